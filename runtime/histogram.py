@@ -1,0 +1,55 @@
+"""Latency histograms with a fixed relative error, cheap enough for a control tick.
+
+Buckets grow by 4 % from 1 us to 10 s (the idea of HdrHistogram): a percentile read from them is at most 4 %
+above the true one, whatever the number of samples, and memory never grows.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .messages import Histogram
+
+GROWTH = 1.04
+FIRST_NS = 1_000
+BUCKETS = 2 + math.ceil(math.log(10_000_000) / math.log(GROWTH))
+_SCALE = 1.0 / math.log(GROWTH)
+
+
+class Recorder:
+    """Collects durations of one stage (ns) and turns them into a `Histogram` message."""
+
+    __slots__ = ("buckets", "count", "max_ns", "min_ns", "stage", "sum_ns")
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.buckets = [0] * BUCKETS
+        self.count = 0
+        self.sum_ns = 0
+        self.min_ns = 0
+        self.max_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        duration_ns = max(0, duration_ns)
+        index = 0 if duration_ns <= FIRST_NS else 1 + int(math.log(duration_ns / FIRST_NS) * _SCALE)
+        self.buckets[min(index, BUCKETS - 1)] += 1
+        self.min_ns = duration_ns if self.count == 0 else min(self.min_ns, duration_ns)
+        self.max_ns = max(self.max_ns, duration_ns)
+        self.count += 1
+        self.sum_ns += duration_ns
+
+    def message(self) -> Histogram:
+        return Histogram(self.stage, self.count, self.sum_ns, self.min_ns, self.max_ns, tuple(self.buckets))
+
+
+def percentile_ns(histogram: Histogram, fraction: float) -> int:
+    """Upper edge of the bucket that holds the given fraction (0..1) of the samples; 0 without samples."""
+    if histogram.count == 0:
+        return 0
+    wanted = max(1, math.ceil(fraction * histogram.count))
+    seen = 0
+    for index, count in enumerate(histogram.buckets):
+        seen += count
+        if seen >= wanted:
+            return min(round(FIRST_NS * GROWTH**index), histogram.max_ns)
+    return histogram.max_ns

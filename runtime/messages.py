@@ -1,0 +1,435 @@
+"""The messages between the three processes: fixed little-endian structs over AF_UNIX SOCK_SEQPACKET.
+
+Every message starts with one header (magic, version, type, session, sequence, stamp). The session is a
+random number drawn by the supervisor at start: a message of another session is refused, so a socket that
+outlived its run can never move an arm. Nothing here is pickled, and nothing depends on numpy or any
+process: this module is the wire contract, and `decode` raises `MessageError` for everything else.
+
+All stamps are CLOCK_MONOTONIC nanoseconds. Positions are in robot joint order, in rad; a gripper is in the
+unit that its robot file declares.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar, TypeAlias
+
+MAGIC = b"HF"
+VERSION = 1
+MAX_BYTES = 65536
+"""Largest message; a 100-step chunk of 14 joints takes 11 kB."""
+
+_HEADER = struct.Struct("<2sBBQIq")
+
+
+class MessageError(ValueError):
+    """Bytes that are not a message of this version and session."""
+
+
+class Type(IntEnum):
+    CHUNK = 1
+    FAULT = 2
+    HEARTBEAT = 3
+    STATE = 4
+    ARM = 5
+    STOP = 6
+    RESET = 7
+    QUIT = 8
+    EVENT = 9
+    SNAPSHOT = 10
+    TASK = 11
+    HISTOGRAM = 12
+
+
+class Phase(IntEnum):
+    """What control is doing; the gate's tables are keyed by the same phases."""
+
+    CONNECT = 0
+    """Torque off or unknown; reading only."""
+    HOLD = 1
+    """Energised and holding the commanded position."""
+    RETURN = 2
+    """Jerk-limited move to the start or park pose."""
+    RUN = 3
+    """Following chunks."""
+    STOPPING = 4
+    """Braking along the stop trajectory."""
+    STOPPED = 5
+    """Latched after a protective stop; holding until a reset."""
+    RELEASED = 6
+    """Torque switched off by control."""
+
+
+class StampSource(IntEnum):
+    """Where a frame's stamp comes from; recorded, never invented."""
+
+    KERNEL = 0
+    HEADER = 1
+    ARRIVAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Absolute joint targets: `actions[i]` is commanded at `origin + i * dt_ns` (the executor's origin)."""
+
+    TYPE: ClassVar[Type] = Type.CHUNK
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<IIqqqqqqBqHH")
+
+    chunk_id: int
+    task_id: int
+    observation_ns: int
+    """Stamp of the oldest frame of the observation."""
+    frame_arrival_ns: int
+    """When that frame had arrived in the policy process."""
+    inference_start_ns: int
+    inference_end_ns: int
+    session_run_ns: int
+    """Time inside the backend alone (a duration)."""
+    frame_period_ns: int
+    """Measured period of the slowest camera (a duration)."""
+    stamp_source: StampSource
+    dt_ns: int
+    actions: tuple[tuple[float, ...], ...]
+    """[n_steps][n_joints]"""
+
+    def pack(self) -> bytes:
+        n_joints = len(self.actions[0]) if self.actions else 0
+        flat = [value for row in self.actions for value in row]
+        if len(flat) != len(self.actions) * n_joints:
+            raise MessageError("the rows of a chunk have different lengths")
+        fixed = self._FIXED.pack(
+            self.chunk_id, self.task_id, self.observation_ns, self.frame_arrival_ns,
+            self.inference_start_ns, self.inference_end_ns, self.session_run_ns, self.frame_period_ns,
+            self.stamp_source, self.dt_ns, len(self.actions), n_joints,
+        )  # fmt: skip
+        return fixed + struct.pack(f"<{len(flat)}d", *flat)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Chunk:
+        *head, source, dt_ns, n_steps, n_joints = cls._FIXED.unpack_from(body)
+        flat = _floats(body, cls._FIXED.size, n_steps * n_joints)
+        rows = tuple(flat[i * n_joints : (i + 1) * n_joints] for i in range(n_steps))
+        return cls(*head, StampSource(source), dt_ns, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What control measured and commands; sent to the policy at every tick."""
+
+    TYPE: ClassVar[Type] = Type.STATE
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIqqH")
+
+    phase: Phase
+    task_id: int
+    chunk_id: int
+    """The chunk being executed, 0 for none."""
+    joint_ns: int
+    """Stamp of the joint sample."""
+    still_since_ns: int
+    """Since when the commanded position has not changed; 0 while it moves."""
+    position: tuple[float, ...]
+    velocity: tuple[float, ...]
+    commanded: tuple[float, ...]
+
+    def pack(self) -> bytes:
+        n = len(self.position)
+        fixed = self._FIXED.pack(
+            self.phase, self.task_id, self.chunk_id, self.joint_ns, self.still_since_ns, n
+        )
+        return fixed + struct.pack(f"<{3 * n}d", *self.position, *self.velocity, *self.commanded)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> State:
+        phase, task_id, chunk_id, joint_ns, still, n = cls._FIXED.unpack_from(body)
+        flat = _floats(body, cls._FIXED.size, 3 * n)
+        return cls(Phase(phase), task_id, chunk_id, joint_ns, still, flat[:n], flat[n : 2 * n], flat[2 * n :])
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent by the loop itself, so that a hung loop falls silent."""
+
+    TYPE: ClassVar[Type] = Type.HEARTBEAT
+
+    def pack(self) -> bytes:
+        return b""
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Heartbeat:
+        _exact(body, 0)
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A person's acknowledgement of a latched stop; never moves the arm."""
+
+    TYPE: ClassVar[Type] = Type.RESET
+
+    def pack(self) -> bytes:
+        return b""
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Reset:
+        _exact(body, 0)
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """End of the run. Control stops, parks where `park` and no fault is latched, then exits."""
+
+    TYPE: ClassVar[Type] = Type.QUIT
+
+    park: bool = True
+
+    def pack(self) -> bytes:
+        return struct.pack("<B", self.park)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Quit:
+        _exact(body, 1)
+        return cls(bool(body[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Leave hold for the given task: first return to the start pose where asked, then follow its chunks."""
+
+    TYPE: ClassVar[Type] = Type.ARM
+
+    task_id: int
+    return_to_start: bool
+    follow: bool
+    """False: only return and hold; True: follow chunks of `task_id`."""
+
+    def pack(self) -> bytes:
+        return struct.pack("<IBB", self.task_id, self.return_to_start, self.follow)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Arm:
+        _exact(body, 6)
+        task_id, back, follow = struct.unpack("<IBB", body)
+        return cls(task_id, bool(back), bool(follow))
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop asked for by the supervisor. Not latched: end of a task. Latched: protective."""
+
+    TYPE: ClassVar[Type] = Type.STOP
+
+    category: int
+    latched: bool
+    reason: str
+
+    def pack(self) -> bytes:
+        return struct.pack("<BB", self.category, self.latched) + _text(self.reason)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Stop:
+        category, latched = struct.unpack_from("<BB", body)
+        return cls(category, bool(latched), _read_text(body, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The policy process cannot go on, or must not be followed (`code` is a row of the deadline table)."""
+
+    TYPE: ClassVar[Type] = Type.FAULT
+
+    code: str
+    text: str
+
+    def pack(self) -> bytes:
+        return _text(self.code) + _text(self.text)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Fault:
+        code = _read_text(body, 0, whole=False)
+        return cls(code, _read_text(body, 2 + len(code.encode())))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a report shows: a change of phase, a stop, a clamp, readiness. Codes are stable."""
+
+    TYPE: ClassVar[Type] = Type.EVENT
+
+    at_ns: int
+    code: str
+    text: str
+    value: float = 0.0
+
+    def pack(self) -> bytes:
+        return struct.pack("<qd", self.at_ns, self.value) + _text(self.code) + _text(self.text)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Event:
+        at_ns, value = struct.unpack_from("<qd", body)
+        code = _read_text(body, 16, whole=False)
+        return cls(at_ns, code, _read_text(body, 18 + len(code.encode())), value)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The instruction that the policy process follows from now on. An empty text: pause."""
+
+    TYPE: ClassVar[Type] = Type.TASK
+
+    task_id: int
+    text: str
+
+    def pack(self) -> bytes:
+        return struct.pack("<I", self.task_id) + _text(self.text)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Task:
+        (task_id,) = struct.unpack_from("<I", body)
+        return cls(task_id, _read_text(body, 4))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Control's counters for the live view, ten times a second and once at the end. Durations in ns."""
+
+    TYPE: ClassVar[Type] = Type.SNAPSHOT
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIdddQQQQQQQqqqH")
+
+    phase: Phase
+    task_id: int
+    chunk_id: int
+    rate_now_hz: float
+    rate_average_hz: float
+    rate_worst_second_hz: float
+    ticks: int
+    missed: int
+    """Slots missed: woken late, or the previous tick ran over."""
+    starved: int
+    """Times that a chunk ran out."""
+    clamped: int
+    """Ticks in which a target was clamped."""
+    rejected_chunks: int
+    bus_errors: int
+    skipped_chunks: int
+    """Chunks superseded before a tick could use them."""
+    frame_age_ns: int
+    chunk_age_ns: int
+    joint_age_ns: int
+    position: tuple[float, ...] = ()
+    commanded: tuple[float, ...] = ()
+
+    def pack(self) -> bytes:
+        n = len(self.position)
+        fixed = self._FIXED.pack(
+            self.phase, self.task_id, self.chunk_id,
+            self.rate_now_hz, self.rate_average_hz, self.rate_worst_second_hz,
+            self.ticks, self.missed, self.starved, self.clamped, self.rejected_chunks, self.bus_errors,
+            self.skipped_chunks, self.frame_age_ns, self.chunk_age_ns, self.joint_age_ns, n,
+        )  # fmt: skip
+        return fixed + struct.pack(f"<{2 * n}d", *self.position, *self.commanded)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Snapshot:
+        phase, *rest, n = cls._FIXED.unpack_from(body)
+        flat = _floats(body, cls._FIXED.size, 2 * n)
+        return cls(Phase(phase), *rest, flat[:n], flat[n:])
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """One stage's cumulative histogram (`runtime.histogram` gives the bucket edges)."""
+
+    TYPE: ClassVar[Type] = Type.HISTOGRAM
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<QqqqH")
+
+    stage: str
+    count: int
+    sum_ns: int
+    min_ns: int
+    max_ns: int
+    buckets: tuple[int, ...] = field(repr=False, default=())
+
+    def pack(self) -> bytes:
+        fixed = self._FIXED.pack(self.count, self.sum_ns, self.min_ns, self.max_ns, len(self.buckets))
+        return fixed + struct.pack(f"<{len(self.buckets)}I", *self.buckets) + _text(self.stage)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Histogram:
+        count, sum_ns, min_ns, max_ns, n = cls._FIXED.unpack_from(body)
+        end = cls._FIXED.size + 4 * n
+        buckets = struct.unpack_from(f"<{n}I", body, cls._FIXED.size)
+        return cls(_read_text(body, end), count, sum_ns, min_ns, max_ns, buckets)
+
+
+Message: TypeAlias = (
+    Chunk | State | Heartbeat | Reset | Quit | Arm | Stop | Fault | Event | Task | Snapshot | Histogram
+)
+
+_CLASSES: dict[int, type[Message]] = {
+    cls.TYPE: cls
+    for cls in (Chunk, State, Heartbeat, Reset, Quit, Arm, Stop, Fault, Event, Task, Snapshot, Histogram)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A decoded message with its header."""
+
+    session: int
+    sequence: int
+    stamp_ns: int
+    message: Message
+
+
+def encode(message: Message, *, session: int, sequence: int, stamp_ns: int) -> bytes:
+    """The bytes of one datagram. Raises `MessageError` when it would be larger than `MAX_BYTES`."""
+    header = _HEADER.pack(MAGIC, VERSION, message.TYPE, session, sequence & 0xFFFFFFFF, stamp_ns)
+    data = header + message.pack()
+    if len(data) > MAX_BYTES:
+        raise MessageError(f"a {message.TYPE.name} of {len(data)} bytes is over the {MAX_BYTES} allowed")
+    return data
+
+
+def decode(data: bytes, *, session: int) -> Envelope:
+    """The message in one datagram. Raises `MessageError` for anything but this version and session."""
+    if len(data) < _HEADER.size:
+        raise MessageError(f"a message of {len(data)} bytes is shorter than its header")
+    magic, version, kind, got, sequence, stamp_ns = _HEADER.unpack_from(data)
+    if magic != MAGIC or version != VERSION:
+        raise MessageError(f"not a message of version {VERSION}: magic {magic!r}, version {version}")
+    if got != session:
+        raise MessageError("a message of another session")
+    cls = _CLASSES.get(kind)
+    if cls is None:
+        raise MessageError(f"unknown message type {kind}")
+    try:
+        message = cls.unpack(data[_HEADER.size :])
+    except (struct.error, ValueError) as error:
+        raise MessageError(f"malformed {Type(kind).name}: {error}") from error
+    return Envelope(session, sequence, stamp_ns, message)
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()[:4096]
+    return struct.pack("<H", len(raw)) + raw
+
+
+def _read_text(body: bytes, offset: int, *, whole: bool = True) -> str:
+    (n,) = struct.unpack_from("<H", body, offset)
+    end = offset + 2 + n
+    if len(body) < end or (whole and len(body) != end):
+        raise MessageError(f"a text of {n} bytes does not fit a body of {len(body)}")
+    return body[offset + 2 : end].decode(errors="replace")
+
+
+def _floats(body: bytes, offset: int, count: int) -> tuple[float, ...]:
+    _exact(body, offset + 8 * count)
+    return struct.unpack_from(f"<{count}d", body, offset)
+
+
+def _exact(body: bytes, size: int) -> None:
+    if len(body) != size:
+        raise MessageError(f"a body of {len(body)} bytes, expected {size}")
