@@ -199,20 +199,31 @@ class Arm:
     """Leave hold for the given task: first return to the start pose where asked, then follow its chunks."""
 
     TYPE: ClassVar[Type] = Type.ARM
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<IBBqq")
 
     task_id: int
     return_to_start: bool
     follow: bool
     """False: only return and hold; True: follow chunks of `task_id`."""
+    chunk_age_limit_ns: int
+    """Oldest observation that an arriving chunk may rest on; derived from the measured inference time."""
+    silence_limit_ns: int
+    """Longest time without a chunk or heartbeat of the policy."""
 
     def pack(self) -> bytes:
-        return struct.pack("<IBB", self.task_id, self.return_to_start, self.follow)
+        return self._FIXED.pack(
+            self.task_id,
+            self.return_to_start,
+            self.follow,
+            self.chunk_age_limit_ns,
+            self.silence_limit_ns,
+        )
 
     @classmethod
     def unpack(cls, body: bytes) -> Arm:
-        _exact(body, 6)
-        task_id, back, follow = struct.unpack("<IBB", body)
-        return cls(task_id, bool(back), bool(follow))
+        _exact(body, cls._FIXED.size)
+        task_id, back, follow, age, silence = cls._FIXED.unpack(body)
+        return cls(task_id, bool(back), bool(follow), age, silence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class Health(_Strict):
 class Control(_Strict):
     hz: Annotated[float, Field(ge=10, le=1000)]
     joint_state_max_age_ms: Positive
+    max_missed_in_a_row: Annotated[int, Field(ge=1)]
+    """That many missed slots in a row are a protective stop."""
+    max_missed_fraction: Annotated[float, Field(gt=0, le=1)]
+    """A larger share of missed slots in a window of 10 s is a protective stop."""
     position_margin: Annotated[float, Field(ge=0, lt=0.5)]
     """Targets are clamped to the position limits less this margin (rad; grippers: percent of range x 100)."""
 
