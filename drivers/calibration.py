@@ -92,19 +92,23 @@ def find_calibration(
         return load_calibration(robot_folder / robot.calibration, robot)
     root = lerobot_folder(environ)
     folders = [root / "robots" / kind for kind in robot.robot_types]
-    pattern = f"{robot_id}.json" if robot_id else "*.json"
-    found = sorted({path for folder in folders for path in folder.glob(pattern)})
+    if robot_id and Path(robot_id).name != robot_id:
+        raise ConfigError(f"robot id {robot_id!r} is not a plain name; a path belongs to --calibration")
+    name = f"{robot_id}.json" if robot_id else "*.json"
+    found = sorted(
+        {path for folder in folders for path in folder.glob("*.json") if name in ("*.json", path.name)}
+    )
     if len(found) == 1:
         return load_calibration(found[0], robot)
     if found:
         rows = "\n  ".join(str(path) for path in found)
         raise ConfigError(
-            f"several calibrations fit robot {robot.name}; choose one with --robot-id or --calibration:\n  {rows}"
+            f"several calibrations fit robot {robot.name}; choose with --robot-id or --calibration:\n  {rows}"
         )
-    places = ", ".join(str(folder / pattern) for folder in folders)
+    places = ", ".join(str(folder / name) for folder in folders)
     raise ConfigError(
-        f"no calibration for robot {robot.name}: looked for {places}. Without one no torque is given. Make one "
-        f"with `lerobot-calibrate --robot.type={robot.robot_types[0]} --robot.port=... --robot.id=...`, or "
+        f"no calibration for robot {robot.name}: looked for {places}. Without one no torque is given. Make "
+        f"one with `lerobot-calibrate --robot.type={robot.robot_types[0]} --robot.port=... --robot.id=...`, or "
         "name a file with --calibration FILE"
     )
 
@@ -144,8 +148,8 @@ def _check_plausible(where: str, joint: Joint, row: JointCalibration) -> None:
         raise ConfigError(f"{where}: homing_offset {row.homing_offset} is beyond +-{MAX_HOMING_OFFSET}")
     if not 0 <= row.range_min < row.range_max < TICKS_PER_TURN:
         raise ConfigError(
-            f"{where}: the range [{row.range_min}, {row.range_max}] does not rise within 0..4095: it wraps the "
-            "seam of the encoder; calibrate again with the joint in the middle of its range at the start"
+            f"{where}: the range [{row.range_min}, {row.range_max}] does not rise within 0..4095: it wraps "
+            "the seam of the encoder; calibrate again with the joint in the middle of its range at the start"
         )
     if row.span < MIN_SPAN_TICKS:
         raise ConfigError(
@@ -156,8 +160,8 @@ def _check_plausible(where: str, joint: Joint, row: JointCalibration) -> None:
     may_turn_fully = not joint.gripper and high - low >= FULL_TURN_RAD
     if row.span >= SEAM_SPAN_TICKS and not may_turn_fully:
         raise ConfigError(
-            f"{where}: the range [{row.range_min}, {row.range_max}] is a whole turn, which this joint cannot do: "
-            "it crossed the seam of the encoder; calibrate again with the joint in the middle at the start"
+            f"{where}: the range [{row.range_min}, {row.range_max}] is a whole turn, which this joint cannot "
+            "do: it crossed the seam of the encoder; calibrate again with the joint in the middle at the start"
         )
 
 

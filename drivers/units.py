@@ -86,17 +86,26 @@ class JointUnits:
     def __init__(self, robot: Robot, calibration: Calibration) -> None:
         if len(calibration.joints) != len(robot.joints):
             raise ConfigError(
-                f"calibration {calibration.path} has {len(calibration.joints)} joints, robot {robot.name} has "
-                f"{len(robot.joints)}"
+                f"calibration {calibration.path} has {len(calibration.joints)} joints, robot {robot.name} "
+                f"has {len(robot.joints)}"
             )
         self.robot = robot
         self.calibration = calibration
         self._affine = tuple(
             _affine(joint.unit, row) for joint, row in zip(robot.joints, calibration.joints, strict=True)
         )
+        for index, joint in enumerate(robot.joints):
+            low, high = self.reachable(index)
+            for pose, value in (("start", joint.start), ("park", joint.park)):
+                if not low <= value <= high:
+                    raise ConfigError(
+                        f"joint {joint.name}: the {pose} pose {value} of robot {robot.name} lies outside "
+                        f"[{low:.3f}, {high:.3f}], the range of calibration {calibration.path}; calibrate the "
+                        "joint through its whole range, or adapt the robot file"
+                    )
 
     def to_ticks(self, positions: Sequence[float]) -> list[int]:
-        """Robot units -> goal ticks (rounded). Raises `ValueError` for what is not finite or not encodable."""
+        """Robot units -> goal ticks (rounded). Raises `ValueError` for the non-finite and not encodable."""
         ticks = []
         for value, (offset, scale) in zip(positions, self._affine, strict=True):
             exact = offset + value * scale
@@ -135,7 +144,7 @@ class JointUnits:
         return max(row.range_min, round(ends[0])), min(row.range_max, round(ends[1]))
 
     def from_policy(self, index: int, value: float, unit: str) -> float:
-        """A value of `POLICY_UNITS` -> the robot's unit of that joint. Raises `ConfigError` for other units."""
+        """A value of `POLICY_UNITS` -> the robot's unit of that joint. Other units: `ConfigError`."""
         offset, scale = self._affine[index]
         return (_conversion(TO_TICKS, unit)(value, self.calibration.joints[index]) - offset) / scale
 
