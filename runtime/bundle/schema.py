@@ -6,15 +6,22 @@ bundle is listed with its size and sha256; nothing else is read. There is no cod
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT = "holdfast.bundle"
 VERSION = 1
+MAX_ELEMENTS = 1 << 28
+"""Most elements of one graph input or output: 1 GiB of float32."""
+MAX_CHUNK_VALUES = 8000
+"""Most values in one chunk, so that it fits a message (runtime.messages.MAX_BYTES at 8 bytes a value)."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=1 << 20)]
+Pixels = Annotated[int, Field(gt=0, le=8192)]
+Label = Annotated[str, Field(min_length=1, max_length=512)]
 Positive = Annotated[float, Field(gt=0)]
 DType = Literal["uint8", "int32", "int64", "float16", "float32"]
 ActionSpace = Literal["joint_position", "joint_delta", "ee_pose", "ee_delta"]
@@ -33,10 +40,16 @@ class File(Strict):
 
 
 class Tensor(Strict):
-    name: str
+    name: Label
     dtype: DType
-    shape: list[Count]
+    shape: Annotated[list[Count], Field(max_length=8)]
     """Static shapes, batch 1 included."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Tensor:
+        if math.prod(self.shape) > MAX_ELEMENTS:
+            raise ValueError(f"tensor {self.name} has shape {self.shape}, over {MAX_ELEMENTS} elements")
+        return self
 
 
 class Graph(Strict):
@@ -62,8 +75,8 @@ class ImageSpec(Strict):
     """What happens to a picture between decoding and the graph."""
 
     name: Name
-    height: Count
-    width: Count
+    height: Pixels
+    width: Pixels
     channels: Literal["rgb", "bgr"]
     layout: Literal["hwc", "chw"]
     dtype: Literal["uint8", "float32"]
@@ -75,6 +88,19 @@ class ImageSpec(Strict):
     mean: list[float]
     std: list[Positive]
 
+    @model_validator(mode="after")
+    def _channels(self) -> ImageSpec:
+        wanted = (0, 3) if self.dtype == "uint8" else (3,)
+        if len(self.mean) not in wanted or len(self.std) != len(self.mean):
+            raise ValueError(f"camera {self.name}: mean and std need 3 values each (one per channel)")
+        return self
+
+    @property
+    def shape(self) -> list[int]:
+        """Of the graph's input, batch 1 included."""
+        size = [self.height, self.width]
+        return [1, *size, 3] if self.layout == "hwc" else [1, 3, *size]
+
 
 class Normalisation(Strict):
     """x' = (x - offset) / scale element by element; un-normalising is x = x' * scale + offset."""
@@ -85,17 +111,17 @@ class Normalisation(Strict):
 
 
 class Element(Strict):
-    name: str
+    name: Label
     unit: Unit
 
 
 class StateContract(Strict):
-    elements: list[Element]
+    elements: Annotated[list[Element], Field(min_length=1, max_length=64)]
     normalisation: Normalisation
 
 
 class ActionElement(Strict):
-    name: str
+    name: Label
     unit: Unit
     relative: bool
     """True: the value is added to the observation's own joint position. False: absolute."""
@@ -103,15 +129,19 @@ class ActionElement(Strict):
 
 class ActionContract(Strict):
     space: ActionSpace
-    elements: list[ActionElement]
+    elements: Annotated[list[ActionElement], Field(min_length=1, max_length=64)]
     steps: Count
-    dt_s: Positive
+    dt_s: Annotated[float, Field(gt=0, le=10)]
     normalisation: list[Normalisation]
     """One entry, or one per step of the chunk."""
 
     @model_validator(mode="after")
     def _sizes(self) -> ActionContract:
         n = len(self.elements)
+        if self.steps * n > MAX_CHUNK_VALUES:
+            raise ValueError(f"a chunk of {self.steps} x {n} values is over the {MAX_CHUNK_VALUES} allowed")
+        if len({element.name for element in self.elements}) != n:
+            raise ValueError("two action elements share a name")
         if len(self.normalisation) not in (1, self.steps):
             raise ValueError(
                 f"action.normalisation has {len(self.normalisation)} entries, not 1 or {self.steps}"
@@ -129,9 +159,9 @@ class ClosedVocabulary(Strict):
     """A word-level tokenizer: lower-cased, split on white space; unknown words are refused by vla-run."""
 
     kind: Literal["words"]
-    words: dict[str, Annotated[int, Field(ge=1)]]
-    length: Count
-    pad: Annotated[int, Field(ge=0)]
+    words: Annotated[dict[str, Annotated[int, Field(ge=1, lt=1 << 31)]], Field(min_length=1)]
+    length: Annotated[int, Field(gt=0, le=4096)]
+    pad: Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class TaskContract(Strict):
@@ -163,8 +193,14 @@ class ParityReport(Strict):
     cosine: float
     relative_l2: float
     max_abs: float
-    rows: list[ParityRow]
+    rows: Annotated[list[ParityRow], Field(min_length=1)]
     """Per action element, in robot units, worst sample."""
+
+    @model_validator(mode="after")
+    def _passed(self) -> ParityReport:
+        if bad := [row.element for row in self.rows if row.max_abs > row.limit]:
+            raise ValueError(f"the parity of {', '.join(bad)} is beyond its own limit: never to be run")
+        return self
 
 
 class Numerics(Strict):
@@ -214,7 +250,30 @@ class Bundle(Strict):
             raise ValueError(f"program.graph {self.program.graph!r} is not one of the graphs")
         if set(self.program.image_inputs) != {camera.name for camera in self.cameras}:
             raise ValueError("program.image_inputs and cameras do not name the same cameras")
+        if len({camera.name for camera in self.cameras}) != len(self.cameras):
+            raise ValueError("two cameras share a name")
+        self._graph_fits()
         n = len(self.state.elements)
         if len(self.state.normalisation.offset) != n or len(self.state.normalisation.scale) != n:
             raise ValueError(f"state.normalisation does not have {n} elements")
         return self
+
+    def _graph_fits(self) -> None:
+        """The graph's inputs and outputs are those that program, cameras, state, task and action imply."""
+        graph, program = self.graphs[self.program.graph], self.program
+        wanted: dict[str, tuple[str, list[int]]] = {
+            program.image_inputs[camera.name]: (camera.dtype, camera.shape) for camera in self.cameras
+        }
+        if program.state_input is not None:
+            wanted[program.state_input] = ("float32", [1, len(self.state.elements)])
+        if (program.token_input is None) != (self.task.tokenizer is None):
+            raise ValueError("program.token_input and task.tokenizer must both be there, or neither")
+        if program.token_input is not None and self.task.tokenizer is not None:
+            wanted[program.token_input] = ("int64", [1, self.task.tokenizer.length])
+        got = {tensor.name: (tensor.dtype, tensor.shape) for tensor in graph.inputs}
+        if got != wanted or len(graph.inputs) != len(got):
+            raise ValueError(f"graph inputs are {got}, but the program needs {wanted}")
+        action = ("float32", [1, self.action.steps, len(self.action.elements)])
+        outputs = {tensor.name: (tensor.dtype, tensor.shape) for tensor in graph.outputs}
+        if outputs.get(program.action_output) != action:
+            raise ValueError(f"graph outputs are {outputs}, but {program.action_output} must be {action}")
