@@ -108,7 +108,7 @@ class Control(_Strict):
     max_missed_fraction: Annotated[float, Field(gt=0, le=1)]
     """A larger share of missed slots in a window of 10 s is a protective stop."""
     position_margin: Annotated[float, Field(ge=0, lt=0.5)]
-    """Targets are clamped to the position limits less this margin (rad; grippers: percent of range x 100)."""
+    """Targets are clamped to the position limits less this margin (rad; grippers have none)."""
 
 
 class Exit(_Strict):

@@ -1,0 +1,232 @@
+"""The safety chain: first what may change a target, then checks that accept or refuse and never modify.
+
+All functions are pure. A check returns a `Violation` or None; the core turns a violation into a stop along
+the stop trajectory. The order of `SETPOINT_CHECKS` is the order of the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...drivers.types import JointState
+from ..messages import Chunk
+from .config import CoreConfig
+from .executor import Target
+from .smoother import Motion, Smoother
+
+_TOLERANCE = 1e-6
+"""Relative slack of the kinematic checks, for rounding in the trajectory generator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A condition of the deadline table, with the numbers a person needs."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """A target after clamping, and which joints were clamped by what."""
+
+    target: Target
+    reasons: tuple[tuple[str, str], ...]
+    """(joint, `position` or `lead`)"""
+
+
+def check_chunk(chunk: Chunk, config: CoreConfig, now_ns: int, age_limit_ns: int) -> Violation | None:
+    """Header, shape, finiteness and age of a chunk. A bad chunk is refused whole."""
+    n = len(config.joint_names)
+    if len(chunk.actions) != config.chunk_steps or any(len(row) != n for row in chunk.actions):
+        got = f"{len(chunk.actions)} x {len(chunk.actions[0]) if chunk.actions else 0}"
+        return Violation("chunk_bad", f"chunk {chunk.chunk_id} is {got}, expected {config.chunk_steps} x {n}")
+    if chunk.dt_ns != config.chunk_dt_ns:
+        return Violation("chunk_bad", f"chunk {chunk.chunk_id} has a step of {chunk.dt_ns} ns, expected "
+                         f"{config.chunk_dt_ns} ns")  # fmt: skip
+    for step, row in enumerate(chunk.actions):
+        for name, value in zip(config.joint_names, row, strict=True):
+            if not math.isfinite(value):
+                return Violation("chunk_bad", f"chunk {chunk.chunk_id}, step {step}, joint {name}: {value}")
+    if chunk.observation_ns > now_ns:
+        return Violation("chunk_bad", f"chunk {chunk.chunk_id} has an observation from the future")
+    age = now_ns - chunk.observation_ns
+    if age > age_limit_ns:
+        return Violation(
+            "chunk_stale",
+            f"chunk {chunk.chunk_id} rests on an observation {age / 1e6:.0f} ms old, allowed are "
+            f"{age_limit_ns / 1e6:.0f} ms",
+        )
+    return None
+
+
+def clamp_target(target: Target, measured: Sequence[float], config: CoreConfig) -> Clamped:
+    """Clamps a target to the limits less the margin, then to at most `lead` ahead of the measured position.
+
+    A clamped joint's target velocity is 0. Close to a limit the target velocity is bounded so that the
+    joint could still brake: v <= sqrt(a d), half the kinetic energy that a constant deceleration takes.
+    """
+    positions, velocities, reasons = [], [], []
+    for i, name in enumerate(config.joint_names):
+        low, high = config.low[i] + config.margin[i], config.high[i] - config.margin[i]
+        wanted, velocity = target.position[i], target.velocity[i]
+        position = low if wanted < low else high if wanted > high else wanted
+        if position != wanted:
+            reasons.append((name, "position"))
+        behind, ahead = measured[i] - config.lead[i], measured[i] + config.lead[i]
+        capped = behind if position < behind else ahead if position > ahead else position
+        if capped != position:
+            # The arm itself may rest outside the limits; the cap must not pull a target out after it.
+            capped = low if capped < low else high if capped > high else capped
+            reasons.append((name, "lead"))
+        if capped != wanted:
+            velocity = 0.0
+        room = (high - capped) if velocity > 0 else (capped - low)
+        bound = math.sqrt(config.kinematic.acceleration[i] * max(0.0, room))
+        positions.append(capped)
+        velocities.append(max(-bound, min(bound, velocity)))
+    return Clamped(Target(tuple(positions), tuple(velocities)), tuple(reasons))
+
+
+SetpointCheck = Callable[[Motion, Motion, CoreConfig, Smoother], Violation | None]
+
+
+def check_position(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+    """Inside the limits; a joint that starts outside (resting there at arming) may only move inwards."""
+    for i, name in enumerate(config.joint_names):
+        value, low, high = after.position[i], config.low[i], config.high[i]
+        slack = _TOLERANCE * (high - low)
+        inwards = min(low, before.position[i]) - slack <= value <= max(high, before.position[i]) + slack
+        if not inwards:
+            return Violation("position_limit", f"{name} at {value:.3f}, limits {low:.3f} .. {high:.3f}")
+    return None
+
+
+def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+    """The step actually commanded, by finite difference, and the velocity that the smoother states."""
+    dt_s = config.dt_ns * 1e-9
+    for i, name in enumerate(config.joint_names):
+        limit = config.kinematic.velocity[i] * (1 + _TOLERANCE) + _TOLERANCE
+        step = (after.position[i] - before.position[i]) / dt_s
+        worst = max(abs(step), abs(after.velocity[i]))
+        if worst > limit:
+            return Violation("velocity_limit", f"{name} at {worst:.3f}/s, limit {limit:.3f}/s")
+    return None
+
+
+def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+    dt_s = config.dt_ns * 1e-9
+    for i, name in enumerate(config.joint_names):
+        limit = config.kinematic.acceleration[i] * (1 + _TOLERANCE) + _TOLERANCE
+        step = (after.velocity[i] - before.velocity[i]) / dt_s
+        worst = max(abs(step), abs(after.acceleration[i]))
+        if worst > limit:
+            return Violation("acceleration_limit", f"{name} at {worst:.2f}/s2, limit {limit:.2f}/s2")
+    return None
+
+
+def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+    dt_s = config.dt_ns * 1e-9
+    for i, name in enumerate(config.joint_names):
+        limit = config.kinematic.jerk[i] * (1 + _TOLERANCE) + _TOLERANCE
+        jerk = abs(after.acceleration[i] - before.acceleration[i]) / dt_s
+        if jerk > limit:
+            return Violation("jerk_limit", f"{name} at {jerk:.1f}/s3, limit {limit:.1f}/s3")
+    return None
+
+
+def check_stopping_distance(
+    before: Motion, after: Motion, config: CoreConfig, smoother: Smoother
+) -> Violation | None:
+    """Braking from the setpoint must come to rest inside the limits (or no further out than it began)."""
+    for i, rest in enumerate(smoother.stopping_position(after)):
+        slack = _TOLERANCE * (config.high[i] - config.low[i])
+        low, high = min(config.low[i], before.position[i]), max(config.high[i], before.position[i])
+        if not low - slack <= rest <= high + slack:
+            return Violation(
+                "stopping_distance",
+                f"{config.joint_names[i]} would come to rest at {rest:.3f}, limits {config.low[i]:.3f} .. "
+                f"{config.high[i]:.3f}",
+            )
+    return None
+
+
+SETPOINT_CHECKS: tuple[tuple[str, SetpointCheck], ...] = (
+    ("position", check_position),
+    ("velocity", check_velocity),
+    ("acceleration", check_acceleration),
+    ("jerk", check_jerk),
+    ("stopping distance", check_stopping_distance),
+)
+
+
+def check_setpoint(before: Motion, after: Motion, config: CoreConfig, smoother: Smoother) -> Violation | None:
+    """The first check that refuses the step from `before` to `after`."""
+    for _, check in SETPOINT_CHECKS:
+        violation = check(before, after, config, smoother)
+        if violation is not None:
+            return violation
+    return None
+
+
+def check_following(joint: JointState, commanded: Sequence[float], config: CoreConfig) -> Violation | None:
+    for i, name in enumerate(config.joint_names):
+        error = abs(joint.position[i] - commanded[i])
+        if not error <= config.following_error[i]:
+            return Violation(
+                "following_error",
+                f"{name} is {error:.3f} away from its setpoint, allowed are {config.following_error[i]:.3f}",
+            )
+    return None
+
+
+def check_health(joint: JointState, config: CoreConfig) -> Violation | None:
+    """Fault bits, voltage and temperature of every motor."""
+    low, high = config.voltage_v
+    for i, name in enumerate(config.joint_names):
+        if joint.faults[i]:
+            return Violation("motor_fault", f"{name} reports fault bits 0x{joint.faults[i]:02x}")
+        if not low <= joint.voltage_v[i] <= high:
+            return Violation("voltage", f"{name} at {joint.voltage_v[i]:.1f} V, allowed {low} .. {high} V")
+        if not joint.temperature_c[i] <= config.temperature_c:
+            return Violation(
+                "temperature", f"{name} at {joint.temperature_c[i]:.0f} C, limit {config.temperature_c:.0f} C"
+            )
+    return None
+
+
+def overloaded_since(
+    joint: JointState, since_ns: Sequence[int], config: CoreConfig, now_ns: int
+) -> tuple[int, ...]:
+    """Per joint: since when its load is above the limit, 0 if it is not. Grippers stall by design."""
+    return tuple(
+        (since or now_ns) if abs(load) > config.load and not gripper else 0
+        for load, since, gripper in zip(joint.load, since_ns, config.gripper, strict=True)
+    )
+
+
+def stalled_since(
+    joint: JointState,
+    clamped: Sequence[tuple[str, str]],
+    since_ns: Sequence[int],
+    config: CoreConfig,
+    now_ns: int,
+) -> tuple[int, ...]:
+    """Per joint: since when it stands still although its target is held back by the lead cap, else 0."""
+    held = {name for name, reason in clamped if reason == "lead"}
+    return tuple(
+        (since or now_ns) if name in held and abs(velocity) < 0.01 * limit else 0
+        for name, velocity, limit, since in zip(
+            config.joint_names, joint.velocity, config.kinematic.velocity, since_ns, strict=True
+        )
+    )
+
+
+def check_since(code: str, since_ns: Sequence[int], config: CoreConfig, now_ns: int) -> Violation | None:
+    """A joint overloaded or stalled for longer than the robot file's `load_ms`."""
+    for since, name in zip(since_ns, config.joint_names, strict=True):
+        if since and now_ns - since > config.load_ns:
+            return Violation(code, f"{name} for {(now_ns - since) / 1e6:.0f} ms")
+    return None

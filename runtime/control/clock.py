@@ -1,0 +1,66 @@
+"""The absolute grid of control ticks: sleep until the next slot, count the missed ones, never catch up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .deadlines import LATE_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """One wake-up. `run` and `missed` count slots since the wake-up before."""
+
+    slot_ns: int
+    wake_ns: int
+    run: int
+    missed: int
+
+    @property
+    def late_ns(self) -> int:
+        return self.wake_ns - self.slot_ns
+
+
+class Grid:
+    """Slots at `start + i * period`.
+
+    A slot is missed when the tick wakes more than 0.5 ms after it, or when the tick before ended after it.
+    A tick that wakes late still runs while most of its slot lies ahead (the arm is better served by a
+    setpoint 1 ms late than by none); slots that have passed are skipped, so setpoints never come in bursts.
+    """
+
+    def __init__(
+        self,
+        period_ns: int,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._period_ns = period_ns
+        self._clock = clock
+        self._sleep = sleep
+        self._next_ns = clock() + period_ns
+
+    def restart(self) -> None:
+        """A new grid from now on, after work that does not belong to a tick (arming)."""
+        self._next_ns = self._clock() + self._period_ns
+
+    def wait(self) -> Wake:
+        skipped = 0
+        while True:
+            now = self._clock()
+            if now < self._next_ns:
+                self._sleep((self._next_ns - now) * 1e-9)
+                continue
+            late = now - self._next_ns
+            if late > self._period_ns // 2:
+                # The next slot is nearer than this one: skip to it.
+                passed = (late + self._period_ns // 2) // self._period_ns
+                skipped += passed
+                self._next_ns += passed * self._period_ns
+                continue
+            slot = self._next_ns
+            self._next_ns += self._period_ns
+            on_time = late <= LATE_NS
+            return Wake(slot, now, run=int(on_time), missed=skipped + int(not on_time))

@@ -1,0 +1,82 @@
+"""What the pure core needs to know, as plain tuples in robot joint order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...drivers.robots.schema import Robot
+from .smoother import KinematicLimits
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    """Limits are in rad (grippers: their declared unit) and seconds; durations in ns."""
+
+    joint_names: tuple[str, ...]
+    gripper: tuple[bool, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    margin: tuple[float, ...]
+    """Targets are clamped to `low + margin .. high - margin`."""
+    kinematic: KinematicLimits
+    lead: tuple[float, ...]
+    following_error: tuple[float, ...]
+    start_pose: tuple[float, ...]
+    park_pose: tuple[float, ...]
+    dt_ns: int
+    chunk_steps: int
+    chunk_dt_ns: int
+    joint_state_max_age_ns: int
+    max_missed_in_a_row: int
+    max_missed_fraction: float
+    voltage_v: tuple[float, float]
+    temperature_c: float
+    load: float
+    load_ns: int
+    at_exit: str
+    after_fault: str
+    stop_category: int
+
+    def __post_init__(self) -> None:
+        n = len(self.joint_names)
+        if n == 0 or any(
+            len(row) != n
+            for row in (self.gripper, self.low, self.high, self.margin, self.lead, self.following_error,
+                        self.start_pose, self.park_pose, self.kinematic.velocity)
+        ):  # fmt: skip
+            raise ValueError("empty limits: every joint needs every limit")
+
+
+def core_config(robot: Robot, *, control_hz: float | None, chunk_steps: int, chunk_dt_ns: int) -> CoreConfig:
+    """Turns a robot file and the bundle's chunk shape into the core's configuration."""
+    joints = robot.joints
+    margin = robot.control.position_margin
+    return CoreConfig(
+        joint_names=robot.joint_names,
+        gripper=tuple(joint.gripper for joint in joints),
+        low=tuple(joint.limits.position[0] for joint in joints),
+        high=tuple(joint.limits.position[1] for joint in joints),
+        margin=tuple(0.0 if joint.gripper else margin for joint in joints),
+        kinematic=KinematicLimits(
+            tuple(joint.limits.velocity for joint in joints),
+            tuple(joint.limits.acceleration for joint in joints),
+            tuple(joint.limits.jerk for joint in joints),
+        ),
+        lead=tuple(joint.limits.lead for joint in joints),
+        following_error=tuple(joint.limits.following_error for joint in joints),
+        start_pose=tuple(joint.start for joint in joints),
+        park_pose=tuple(joint.park for joint in joints),
+        dt_ns=round(1e9 / (control_hz or robot.control.hz)),
+        chunk_steps=chunk_steps,
+        chunk_dt_ns=chunk_dt_ns,
+        joint_state_max_age_ns=round(robot.control.joint_state_max_age_ms * 1e6),
+        max_missed_in_a_row=robot.control.max_missed_in_a_row,
+        max_missed_fraction=robot.control.max_missed_fraction,
+        voltage_v=robot.health.voltage_v,
+        temperature_c=robot.health.temperature_c,
+        load=robot.health.load,
+        load_ns=round(robot.health.load_ms * 1e6),
+        at_exit=robot.exit.at_exit,
+        after_fault=robot.exit.after_fault,
+        stop_category=robot.exit.stop_category,
+    )

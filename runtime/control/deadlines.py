@@ -1,0 +1,118 @@
+"""The table from condition to reaction, and the account of missed slots.
+
+Every way in which a run can go wrong is one row. Control, the policy process (through `Fault` codes) and
+the documentation all use these codes; a code without a row is a protective stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LATE_NS = 500_000
+"""A tick that wakes later than this after its slot has missed it."""
+WINDOW_NS = 10_000_000_000
+"""Window of the share of missed slots."""
+SUPERVISOR_SILENCE_NS = 1_000_000_000
+"""Longest time without a message of the supervisor, which sends a heartbeat every 100 ms."""
+START_TOLERANCE = 0.05
+"""How far outside the position limits a joint may rest when torque is switched on (rad)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What a condition leads to. `stop` is a protective stop: latched, until a person resets it."""
+
+    kind: Literal["count", "hold", "stop"]
+    meaning: str
+
+
+REACTIONS: dict[str, Reaction] = {
+    "starved": Reaction("hold", "the chunk ran out before a new one came"),
+    "chunk_other_task": Reaction("count", "a chunk of an earlier task arrived late and was dropped"),
+    "chunk_superseded": Reaction("count", "a newer chunk arrived before a tick could use this one"),
+    "bus_error": Reaction("count", "one bus cycle failed; the age of the joint state decides"),
+    "target_clamped": Reaction("count", "a target lay outside the limits or too far ahead of the arm"),
+    "slot_missed": Reaction("count", "a control tick woke late or ran over"),
+    "chunk_bad": Reaction(
+        "stop", "a chunk with the wrong shape, order, stamps or values that are not finite"
+    ),
+    "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed"),
+    "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process"),
+    "policy_lost": Reaction("stop", "the policy process ended"),
+    "supervisor_silent": Reaction("stop", "no message of the supervisor"),
+    "supervisor_lost": Reaction("stop", "the supervisor ended"),
+    "protocol": Reaction("stop", "a malformed message on a channel"),
+    "joint_state_stale": Reaction("stop", "no complete joint state from the motors"),
+    "bus_lost": Reaction("stop", "the motor port is gone"),
+    "bus_write_failed": Reaction("stop", "setpoints cannot be written"),
+    "gate_denied": Reaction("stop", "an outgoing write is not on the list for this phase"),
+    "motor_fault": Reaction("stop", "a motor reports a fault"),
+    "position_limit": Reaction("stop", "the next setpoint would leave the position limits"),
+    "velocity_limit": Reaction("stop", "the next setpoint would exceed the velocity limit"),
+    "acceleration_limit": Reaction("stop", "the next setpoint would exceed the acceleration limit"),
+    "jerk_limit": Reaction("stop", "the next setpoint would exceed the jerk limit"),
+    "stopping_distance": Reaction("stop", "braking from the next setpoint would leave the position limits"),
+    "no_trajectory": Reaction("stop", "no trajectory within the limits continues the commanded state"),
+    "following_error": Reaction("stop", "a joint does not follow its setpoints"),
+    "voltage": Reaction("stop", "a motor's supply is outside its limits"),
+    "temperature": Reaction("stop", "a motor is too hot"),
+    "load": Reaction("stop", "a joint is loaded beyond its limit for too long"),
+    "stalled": Reaction("stop", "a joint stands still although its target leads it by all that is allowed"),
+    "missed_in_a_row": Reaction("stop", "too many control slots in a row were missed"),
+    "missed_fraction": Reaction("stop", "too large a share of the control slots was missed"),
+    "frame_age": Reaction("stop", "the newest camera frame is too old"),
+    "frozen_camera": Reaction("stop", "a camera repeats the same picture"),
+    "camera_lost": Reaction("stop", "a camera is gone"),
+    "non_finite": Reaction("stop", "the policy's output is not finite"),
+    "policy_error": Reaction("stop", "the policy process cannot go on"),
+    "requested": Reaction("stop", "a person or the supervisor asked for a protective stop"),
+    "internal": Reaction("stop", "an error in control itself"),
+}
+
+
+def stops(code: str) -> bool:
+    """Whether a condition is a protective stop; unknown codes are."""
+    reaction = REACTIONS.get(code)
+    return reaction is None or reaction.kind == "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotAccount:
+    """Missed slots: in a row, and in a window of `WINDOW_NS` of which the older part is forgotten whole.
+
+    The window is two half windows: the share is taken over both, so it covers 5 to 10 s.
+    """
+
+    total: int = 0
+    missed: int = 0
+    in_a_row: int = 0
+    half_start_ns: int = 0
+    half_total: int = 0
+    half_missed: int = 0
+    previous_total: int = 0
+    previous_missed: int = 0
+
+    def add(self, now_ns: int, run: int, missed: int) -> SlotAccount:
+        """`run` slots were used in time since the last call, `missed` were not."""
+        start, total, lost = self.half_start_ns or now_ns, self.half_total, self.half_missed
+        previous_total, previous_missed = self.previous_total, self.previous_missed
+        if now_ns - start >= WINDOW_NS // 2:
+            previous_total, previous_missed = total, lost
+            start, total, lost = now_ns, 0, 0
+        return SlotAccount(
+            total=self.total + run + missed,
+            missed=self.missed + missed,
+            in_a_row=self.in_a_row + missed if missed else 0,
+            half_start_ns=start,
+            half_total=total + run + missed,
+            half_missed=lost + missed,
+            previous_total=previous_total,
+            previous_missed=previous_missed,
+        )
+
+    @property
+    def window_fraction(self) -> float:
+        """Share of missed slots in the window; 0 until the window holds one second at 100 Hz."""
+        total = self.half_total + self.previous_total
+        return (self.half_missed + self.previous_missed) / total if total >= 100 else 0.0

@@ -1,0 +1,122 @@
+"""The values that go into and come out of the pure core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...drivers.types import JointState
+from ..messages import Arm, Chunk, Phase
+from .deadlines import SlotAccount
+from .executor import Execution
+from .smoother import Motion
+
+Finish = Literal["release", "hold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A row of the deadline table that the process around the core has noticed (a lost peer, a lost bus)."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What arrived since the last tick; the process fills it, the core judges it."""
+
+    chunk: Chunk | None = None
+    """The newest one only."""
+    superseded: int = 0
+    arm: Arm | None = None
+    stop: Condition | None = None
+    """A stop that ends a task: not latched."""
+    reset: bool = False
+    quit: Literal["park", "here"] | None = None
+    heard_policy: bool = False
+    heard_supervisor: bool = False
+    conditions: tuple[Condition, ...] = ()
+    slots_run: int = 1
+    slots_missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StopRecord:
+    """Why the arm was stopped."""
+
+    code: str
+    text: str
+    at_ns: int
+    latched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something for the report; `code` as listed in `runtime.messages.Event`."""
+
+    code: str
+    text: str
+    value: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    starved: int = 0
+    clamped: int = 0
+    rejected_chunks: int = 0
+    superseded_chunks: int = 0
+    chunks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CoreState:
+    """Everything that the next tick depends on."""
+
+    phase: Phase = Phase.CONNECT
+    motion: Motion | None = None
+    """What is commanded; None while torque is off."""
+    joint: JointState | None = None
+    """The newest complete sample."""
+    execution: Execution | None = None
+    task_id: int = 0
+    chunk_age_limit_ns: int = 0
+    silence_limit_ns: int = 0
+    policy_heard_ns: int = 0
+    supervisor_heard_ns: int = 0
+    still_since_ns: int = 0
+    last_chunk_id: int = 0
+    goal: tuple[float, ...] | None = None
+    """Pose that the RETURN phase moves to."""
+    goal_event: str = ""
+    """Event code when the goal is reached."""
+    starved: bool = False
+    clamped: tuple[tuple[str, str], ...] = ()
+    stop: StopRecord | None = None
+    """The latest stop; cleared by a reset."""
+    quitting: Literal["park", "here"] | None = None
+    overload_since_ns: tuple[int, ...] = ()
+    """Per joint: since when its load has been above the limit; 0 for not."""
+    stalled_since_ns: tuple[int, ...] = ()
+    """Per joint: since when it has stood still although held back by the lead cap; 0 for not."""
+    slots: SlotAccount = field(default_factory=SlotAccount)
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def latched(self) -> bool:
+        return self.stop is not None and self.stop.latched
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the process does with this tick."""
+
+    setpoint: tuple[float, ...] | None
+    """To be written; None while there is no torque."""
+    notes: tuple[Note, ...] = ()
+    finish: Finish | None = None
+    """The run is over: release the motors or leave them holding, then exit."""
+    new_chunk_id: int = 0
+    """The chunk whose first setpoint this is; 0 for none."""
+    release: bool = False
+    """Category 1: at rest after a stop, switch the torque off and stay."""
