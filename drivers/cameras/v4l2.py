@@ -117,7 +117,7 @@ def check_device(path: str) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise CameraOpenError(_open_message(path, error, info.st_gid)) from error
+        raise CameraOpenError(open_message(path, error, info.st_gid)) from error
     try:
         answer = fcntl.ioctl(descriptor, VIDIOC_QUERYCAP, bytes(_CAPABILITY.size))
     except OSError as error:
@@ -137,7 +137,8 @@ def captures(answer: bytes) -> bool:
     return bool(own & V4L2_CAP_VIDEO_CAPTURE)
 
 
-def _open_message(path: str, error: OSError, group_id: int) -> str:
+def open_message(path: str, error: OSError, group_id: int) -> str:
+    """What to do about a device that could not be opened; `group_id` is the group which owns it."""
     if error.errno in (errno.EACCES, errno.EPERM):
         try:
             group = grp.getgrgid(group_id).gr_name
