@@ -56,7 +56,8 @@ class HttpRig:
         return self.url
 
     def stall(self) -> str:
-        self.stalls_after = 1
+        # Without a length only the next boundary ends a picture: two are sent so that one is complete.
+        self.stalls_after = 1 if self.content_length else 2
         return self.show("moving")
 
     def wrong_format(self) -> str:
