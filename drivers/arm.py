@@ -7,10 +7,13 @@ refuses torque unless all are ok), `prepare` (goal := measured, read back), `ene
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .calibration import Calibration
+from .robots.schema import Robot
 from .types import JointState
 
 
@@ -55,9 +58,10 @@ class Arm(Protocol):
         ...
 
     def prepare(self, *, write_gains: bool = False) -> JointState:
-        """Torque off assured; accelerations, torque limits; goal := measured; all read back and compared.
+        """Accelerations, torque limits, goal := measured; all read back and compared.
 
-        Returns the sample that the goals were set to. Gains (EEPROM) are only written with `write_gains`.
+        Returns the sample that the goals were set to. A motor that already holds stays energised (an arm held
+        after a fault would drop). Gains (EEPROM) are only written with `write_gains`, and without torque.
         """
         ...
 
@@ -77,3 +81,19 @@ class Arm(Protocol):
     def close(self) -> None:
         """Frees the port, torque as it is. May be called twice."""
         ...
+
+
+def open_arm(
+    url: str,
+    robot: Robot,
+    calibration: Calibration,
+    guard: Callable[[bytes], None],
+    clock: Callable[[], int] = time.monotonic_ns,
+) -> Arm:
+    """The arm of a robot file on `serial:/dev/...` or `socket://host:port`; opens nothing yet.
+
+    `guard` is called with each complete outgoing frame before it is written, and raises to deny it.
+    """
+    from .feetech.arm import FeetechArm
+
+    return FeetechArm(url, robot, calibration, guard, clock)

@@ -108,8 +108,8 @@ def find_calibration(
     places = ", ".join(str(folder / name) for folder in folders)
     raise ConfigError(
         f"no calibration for robot {robot.name}: looked for {places}. Without one no torque is given. Make "
-        f"one with `lerobot-calibrate --robot.type={robot.robot_types[0]} --robot.port=... --robot.id=...`, or "
-        "name a file with --calibration FILE"
+        f"one with `lerobot-calibrate --robot.type={robot.robot_types[0]} --robot.port=... --robot.id=...`, "
+        "or name a file with --calibration FILE"
     )
 
 
@@ -161,7 +161,7 @@ def _check_plausible(where: str, joint: Joint, row: JointCalibration) -> None:
     if row.span >= SEAM_SPAN_TICKS and not may_turn_fully:
         raise ConfigError(
             f"{where}: the range [{row.range_min}, {row.range_max}] is a whole turn, which this joint cannot "
-            "do: it crossed the seam of the encoder; calibrate again with the joint in the middle at the start"
+            "do: it crossed the encoder's seam; calibrate again with the joint in the middle at the start"
         )
 
 

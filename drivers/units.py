@@ -100,8 +100,8 @@ class JointUnits:
                 if not low <= value <= high:
                     raise ConfigError(
                         f"joint {joint.name}: the {pose} pose {value} of robot {robot.name} lies outside "
-                        f"[{low:.3f}, {high:.3f}], the range of calibration {calibration.path}; calibrate the "
-                        "joint through its whole range, or adapt the robot file"
+                        f"[{low:.3f}, {high:.3f}], the range of calibration {calibration.path}; calibrate "
+                        "the joint through its whole range, or adapt the robot file"
                     )
 
     def to_ticks(self, positions: Sequence[float]) -> list[int]:

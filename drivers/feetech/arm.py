@@ -1,0 +1,182 @@
+"""An arm of Feetech STS servos: `drivers.arm.Arm` over `FeetechBus`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ..arm import CheckRow, MotorInfo
+from ..calibration import Calibration
+from ..errors import BusError, BusTimeout, ConfigError, CorruptReply, MotorFault, PortError
+from ..robots.schema import Motor, Robot
+from ..transport import open_port
+from ..types import JointState, MotorSample
+from ..units import JointUnits
+from . import codec
+from .bus import FeetechBus, write_eeprom
+from .checks import check_motor, check_port
+
+SETUP_ATTEMPTS = 3
+"""A question while connecting is asked this often: nothing depends on its time, and a motor that has just
+got power misses the first one."""
+IDENTITY_BYTES = 5
+"""Firmware (0, 1) and model number (3, 4)."""
+STILL_TICKS = 34
+"""A joint that moves more than this (3 degrees) while the arm is prepared is not at rest."""
+
+
+class FeetechArm:
+    """See `drivers.arm.Arm`. Not thread-safe: one owner."""
+
+    def __init__(
+        self,
+        url: str,
+        robot: Robot,
+        calibration: Calibration,
+        guard: Callable[[bytes], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.url = url
+        self.robot = robot
+        self.units = JointUnits(robot, calibration)
+        self._calibration = calibration
+        self._guard = guard
+        self._clock = clock
+        self._bus: FeetechBus | None = None
+
+    @property
+    def bus(self) -> FeetechBus:
+        """The open bus; raises `PortError` before `connect`."""
+        if self._bus is None:
+            raise PortError(f"{self.url} is not open; call connect() first")
+        return self._bus
+
+    def connect(self) -> list[MotorInfo]:
+        self.close()
+        port = open_port(self.url, self.robot.bus.baud, self._clock)
+        self._bus = FeetechBus(port, self.robot.motor_ids, self._guard, self.robot.bus.reply_timeout_ms)
+        try:
+            return [self._identify(joint.motor) for joint in self.robot.joints]
+        except (BusError, ConfigError):
+            self.close()
+            raise
+
+    def check(self) -> list[CheckRow]:
+        rows = check_port(self.url)
+        for joint, row in zip(self.robot.joints, self._calibration.joints, strict=True):
+            rows += check_motor(self.bus, self.robot, joint, row)
+        return rows
+
+    def read(self) -> JointState:
+        return self._state(self.bus.sync_read_feedback())
+
+    def prepare(self, *, write_gains: bool = False) -> JointState:
+        if write_gains:
+            for joint in self.robot.joints:
+                self._write_gains(joint.motor)
+        for joint in self.robot.joints:
+            limit = round(joint.motor.torque_limit * codec.TORQUE_LIMIT_UNITS)
+            self._set(joint.motor.id, "acceleration", joint.motor.acceleration)
+            self._set(joint.motor.id, "torque_limit", limit)
+            self._set(joint.motor.id, "goal_time", 0)
+            self._set(joint.motor.id, "goal_speed", 0)
+        samples = self.bus.sync_read_feedback()
+        for joint, sample in zip(self.robot.joints, samples, strict=True):
+            if sample.faults:
+                raise MotorFault(
+                    f"joint {joint.name}: motor {sample.motor_id} reports {codec.fault_names(sample.faults)}; "
+                    "no torque before it is gone (power-cycle the arm)",
+                    sample.motor_id,
+                )
+        for sample in samples:
+            self._set(sample.motor_id, "goal_position", sample.position)
+        self._require_still(samples)
+        return self._state(samples)
+
+    def energise(self) -> None:
+        for motor_id in self.robot.motor_ids:
+            self._set(motor_id, "torque_enable", 1)
+
+    def command(self, positions: Sequence[float]) -> None:
+        self.bus.sync_write_goals(self.units.to_ticks(positions))
+
+    def release(self) -> None:
+        errors: list[BusError] = []
+        for motor_id in self.robot.motor_ids:
+            try:
+                self._release(motor_id)
+            except BusError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def close(self) -> None:
+        if self._bus is not None:
+            self._bus.close()
+            self._bus = None
+
+    def _identify(self, motor: Motor) -> MotorInfo:
+        """Model and firmware of one motor; asked a few times. Raises `ConfigError` for another model."""
+        block = self._ask_patiently(motor.id)
+        number = int.from_bytes(block[3:5], "little")
+        model = codec.MODELS.get(number, f"model {number}")
+        if model != motor.model:
+            raise ConfigError(
+                f"motor {motor.id} on {self.url} is a {model}, the file of robot {self.robot.name} expects "
+                f"{motor.model}: another robot?"
+            )
+        return MotorInfo(motor.id, model, f"{block[0]}.{block[1]}")
+
+    def _ask_patiently(self, motor_id: int) -> bytes:
+        for _ in range(SETUP_ATTEMPTS - 1):
+            try:
+                return self.bus.read_block(motor_id, 0, IDENTITY_BYTES)
+            except (BusTimeout, CorruptReply):
+                continue
+        return self.bus.read_block(motor_id, 0, IDENTITY_BYTES)
+
+    def _write_gains(self, motor: Motor) -> None:
+        if self.bus.read_register(motor.id, "torque_enable"):
+            raise ConfigError(
+                f"motor {motor.id} holds torque; gains are only written without it: support the arm, release "
+                "it, then try again"
+            )
+        write_eeprom(self.bus, motor.id, {f"{key}_gain": value for key, value in motor.gains.items()})
+
+    def _set(self, motor_id: int, name: str, value: int) -> None:
+        """Writes a register and reads it back; raises `MotorFault` where it did not take."""
+        self.bus.write_register(motor_id, name, value)
+        actual = self.bus.read_register(motor_id, name)
+        if actual != value:
+            raise MotorFault(
+                f"motor {motor_id}: {name} reads {actual} after writing {value}; power-cycle the arm",
+                motor_id,
+            )
+
+    def _release(self, motor_id: int) -> None:
+        # An overloaded motor answers with its fault bits; letting go must work all the same.
+        self.bus.write_register(motor_id, "torque_enable", 0, allow_faults=True)
+        if self.bus.read_register(motor_id, "torque_enable", allow_faults=True):
+            raise MotorFault(f"motor {motor_id} still holds torque after it was switched off", motor_id)
+
+    def _require_still(self, samples: Sequence[MotorSample]) -> None:
+        """The goals must still be where the arm is; a limp arm may be sinking or in someone's hand."""
+        for before, now in zip(samples, self.bus.sync_read_feedback(), strict=True):
+            if abs(now.position - before.position) > STILL_TICKS:
+                raise MotorFault(
+                    f"motor {now.motor_id} moved from tick {before.position} to {now.position} while the arm "
+                    "was prepared: let it come to rest, then start again",
+                    now.motor_id,
+                )
+
+    def _state(self, samples: Sequence[MotorSample]) -> JointState:
+        return JointState(
+            stamp_ns=min(sample.stamp_ns for sample in samples),
+            position=self.units.to_positions([sample.position for sample in samples]),
+            velocity=self.units.to_velocities([sample.velocity for sample in samples]),
+            load=tuple([sample.load for sample in samples]),
+            voltage_v=tuple([sample.voltage_v for sample in samples]),
+            temperature_c=tuple([sample.temperature_c for sample in samples]),
+            current_a=tuple([sample.current_a for sample in samples]),
+            faults=tuple([sample.faults for sample in samples]),
+        )
