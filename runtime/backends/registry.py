@@ -1,0 +1,26 @@
+"""The table of backends. Each is imported only when it is asked for, and none stands in for another."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from ..bundle.schema import Graph
+from .types import BackendError, BackendOptions, Loader, Session
+
+BACKENDS = {
+    "onnxruntime": ("..backends.onnxruntime_cpu", "load"),
+}
+"""Name -> (module, function). A new backend is one row and one module with a `Loader`."""
+
+
+def load_session(name: str, graph: bytes, spec: Graph, options: BackendOptions) -> Session:
+    """A session of the named backend; raises `BackendError` for an unknown or missing one."""
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; this version has: {', '.join(sorted(BACKENDS))}")
+    module_name, function = BACKENDS[name]
+    try:
+        module = importlib.import_module(module_name, __package__)
+    except ImportError as error:
+        raise BackendError(f"the backend {name} is not installed: {error}") from error
+    return cast(Loader, getattr(module, function))(graph, spec, options)

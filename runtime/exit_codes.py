@@ -1,0 +1,28 @@
+"""The exit codes of vla-run, of the control process and of the policy process."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """128 + n is the shell's convention for an end by signal n; here it follows a controlled stop."""
+
+    FINISHED = 0
+    USAGE = 2
+    REFUSED = 3
+    """Something did not fit, before any torque."""
+    PROTECTIVE_STOP = 4
+    """The run ended in a protective stop that nobody reset."""
+    INTERNAL = 5
+    HANGUP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Refused(Exception):
+    """The run may not start; the message says what happened, what was expected and what to do."""
+
+
+class UsageError(Exception):
+    """The command line is incomplete or contradicts itself."""

@@ -1,0 +1,140 @@
+"""The policy process: `python -m holdfast.runtime.policy.process --supervisor-fd C --control-fd D`.
+
+Its configuration (`PolicyConfig`) comes as one JSON document on standard input. It tells the supervisor
+`ready` (value: measured p99 of a whole inference, ms; text: JSON details) or `refused`, and exits with
+`ExitCode`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ...drivers.calibration import load_calibration
+from ...drivers.cameras.open import open_camera
+from ...drivers.errors import DriverError
+from ...drivers.robots.schema import load_robot
+from ...drivers.units import JointUnits
+from ..backends.registry import load_session
+from ..backends.types import BackendError, BackendOptions
+from ..bundle.errors import BundleError
+from ..bundle.reading import load_bundle
+from ..channel import Channel, ChannelClosed
+from ..exit_codes import ExitCode
+from ..messages import Event
+from .action_space import ActionSpace, ActionSpaceError, NonFiniteAction
+from .cameras_in import Cameras, FrameLimits
+from .config import PolicyConfig
+from .loop import PolicyLoop
+from .observer import JointHistory
+from .program import Program, ProgramError
+from .words import InstructionError
+
+WARM_UP_RUNS = 30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="holdfast.runtime.policy.process", description=__doc__)
+    parser.add_argument("--supervisor-fd", type=int, required=True)
+    parser.add_argument("--control-fd", type=int, required=True)
+    args = parser.parse_args()
+    config = PolicyConfig.model_validate_json(sys.stdin.read())
+    supervisor = Channel.from_fd(args.supervisor_fd, config.session)
+    control = Channel.from_fd(args.control_fd, config.session)
+    try:
+        return _run(config, supervisor, control)
+    except ChannelClosed:
+        return ExitCode.FINISHED
+
+
+def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
+    cameras = None
+    try:
+        program, details = load_program(config)
+        cameras = _open_cameras(config)
+    except (
+        BundleError,
+        BackendError,
+        ActionSpaceError,
+        ProgramError,
+        NonFiniteAction,
+        InstructionError,
+        DriverError,
+    ) as error:
+        supervisor.send(Event(time.monotonic_ns(), "refused", str(error)))
+        return ExitCode.REFUSED
+    try:
+        loop = PolicyLoop(
+            program,
+            cameras,
+            control,
+            supervisor,
+            JointHistory(config.control_period_ns),
+            config.limits.joint_gap_ns,
+        )
+        # The model's objects live as long as the process: a collection over them would delay a chunk.
+        gc.collect()
+        gc.freeze()
+        supervisor.send(Event(time.monotonic_ns(), "ready", json.dumps(details), details["inference_p99_ms"]))
+        loop.run()
+    finally:
+        cameras.close()
+    return ExitCode.FINISHED
+
+
+def load_program(config: PolicyConfig) -> tuple[Program, dict]:
+    """Verified bundle -> session -> self-test -> warm-up. Returns the program and the measured details.
+
+    Raises the errors of those stages; each is a reason to refuse.
+    """
+    cv2.setNumThreads(1)
+    bundle = load_bundle(Path(config.bundle))
+    spec = bundle.spec
+    graph = spec.program.graph
+    robot = load_robot(config.robot)
+    space = ActionSpace(spec, JointUnits(robot, load_calibration(Path(config.calibration), robot)))
+    data = bundle.graph_bytes(graph)
+    if data is None:
+        raise ProgramError(f"graph {graph} is too large for this version's backends")
+    session = load_session(config.backend, data, spec.graphs[graph], BackendOptions(config.threads))
+    program = Program(spec, session, space)
+    difference = program.self_test(bundle)
+    times_ms = program.warm_up(WARM_UP_RUNS) / 1e6
+    p50, p99 = np.percentile(times_ms, [50, 99], axis=0)
+    details = {
+        "backend": session.description,
+        "self_test_max_abs": difference,
+        "self_test_tolerance": spec.numerics.tolerance,
+        "inference_p50_ms": round(float(p50[0]), 3),
+        "inference_p99_ms": round(float(p99[0]), 3),
+        "session_run_p50_ms": round(float(p50[1]), 3),
+        "session_run_p99_ms": round(float(p99[1]), 3),
+    }
+    horizon_ms = spec.action.steps * spec.action.dt_s * 1e3
+    if spec.action.steps > 1 and details["inference_p99_ms"] >= horizon_ms:
+        raise ProgramError(
+            f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts {horizon_ms:.0f} ms: "
+            "each would end before the next arrives; use a faster computer or precision, or longer chunks"
+        )
+    return program, details
+
+
+def _open_cameras(config: PolicyConfig) -> Cameras:
+    limits = config.limits
+    cameras = Cameras(
+        {name: open_camera(f"{name}={source}") for name, source in config.cameras.items()},
+        FrameLimits(limits.frame_age_ns, limits.frozen_ns, limits.frozen_frames),
+    )
+    cameras.start()
+    return cameras
+
+
+if __name__ == "__main__":
+    sys.exit(main())
