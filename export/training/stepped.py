@@ -1,0 +1,90 @@
+"""The control loop around the simulated arm in stepped time: what vla-run does, without clocks or processes.
+
+One `tick` is one control period: measured ticks through the calibration, target through the runtime's own
+clamp and smoother, setpoint rounded to ticks, one period of bus delay, then the physics with the motors' lag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...drivers.calibration import load_calibration
+from ...drivers.robots.schema import Robot, load_robot
+from ...drivers.simulated.world import CALIBRATION, World
+from ...drivers.units import JointUnits
+from ...runtime.control.chain import clamp_target
+from ...runtime.control.config import CoreConfig, core_config
+from ...runtime.control.executor import Target
+from ...runtime.control.smoother import Motion, Smoother
+
+CHUNK_STEPS = 16
+DT_S = 0.05
+"""Time between two actions of a chunk: 20 Hz."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedArm:
+    world: tuple[object, ...]
+    motion: Motion
+    pending: tuple[int, ...]
+
+
+class SteppedArm:
+    """A simulated arm under control. Torque is on from the start; the arm holds where it is."""
+
+    def __init__(self, world: World, robot: Robot | None = None) -> None:
+        robot = robot or load_robot("sim_arm")
+        self.world = world
+        self.config: CoreConfig = core_config(
+            robot, control_hz=None, chunk_steps=CHUNK_STEPS, chunk_dt_ns=round(DT_S * 1e9)
+        )
+        self.tick_s = self.config.dt_ns * 1e-9
+        self.ticks_per_action = round(DT_S / self.tick_s)
+        self._units = JointUnits(robot, load_calibration(CALIBRATION, robot))
+        self._physics_steps = round(self.tick_s / World.STEP_S)
+        self._smoother = Smoother(self.config.kinematic, self.tick_s)
+        for index, joint in enumerate(robot.joints):
+            world.set_torque_limit(index, joint.motor.torque_limit)
+        self.rest()
+
+    def rest(self) -> None:
+        """Arms anew where the joints are: goal := measured, torque on, commanded state at rest."""
+        ticks = self.world.present_ticks()
+        for index, value in enumerate(ticks):
+            self.world.set_goal(index, value)
+            self.world.set_torque(index, True)
+        self._pending = tuple(ticks)
+        self.motion = Motion.at_rest(self._units.to_positions(ticks))
+
+    def measured(self) -> tuple[float, ...]:
+        """Joint positions as the bus would report them: rad, gripper in percent."""
+        return self._units.to_positions(self.world.present_ticks())
+
+    def tick(self, target: Target | None) -> None:
+        """One control period towards `target`; without one the arm brakes and holds."""
+        if target is None:
+            self.motion = self._smoother.brake(self.motion)
+        else:
+            target = clamp_target(target, self.measured(), self.config).target
+            self.motion = self._smoother.toward(self.motion, target.position, target.velocity)
+        for index, value in enumerate(self._pending):
+            self.world.set_goal(index, value)
+        self._pending = tuple(self._units.to_ticks(self.motion.position))
+        for _ in range(self._physics_steps):
+            self.world.step()
+
+    def follow_line(self, start: tuple[float, ...], end: tuple[float, ...]) -> None:
+        """Executes one action: `start` to `end` in `DT_S`, as the executor interpolates a chunk."""
+        velocity = tuple((b - a) / DT_S for a, b in zip(start, end, strict=True))
+        for k in range(self.ticks_per_action):
+            u = k / self.ticks_per_action
+            position = tuple(a + (b - a) * u for a, b in zip(start, end, strict=True))
+            self.tick(Target(position, velocity))
+
+    def save(self) -> SavedArm:
+        """Everything to branch from here."""
+        return SavedArm(self.world.save(), self.motion, self._pending)
+
+    def restore(self, saved: SavedArm) -> None:
+        self.world.restore(saved.world)
+        self.motion, self._pending = saved.motion, saved.pending
