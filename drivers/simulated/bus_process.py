@@ -1,0 +1,191 @@
+"""The simulated robot's main loop: serial port, physics in real time, camera states, truth channel.
+
+One thread and `select`: it sleeps until the next reply, physics step or frame is due, or bytes arrive.
+Replies come first; physics runs on an absolute grid and gives way to a reply that is nearly due.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import select
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..robots.schema import FOLDER, load_robot
+from . import camera_link
+from .camera_child import CameraChild
+from .camera_link import Shot
+from .faults import FaultRequestError, Faults, apply_fault
+from .plant import Plant, calibrated_servos
+from .pty_port import PtyPort
+from .truth import TruthServer
+from .wire import Reply, ServoBus
+from .wire_log import FROM_HOST, FROM_MOTORS, WireLog
+from .world import World
+
+STEP_NS = round(World.STEP_S * 1e9)
+SKIP_NS = 250_000_000
+"""Physics that has fallen further behind gives the time up instead of rushing after it."""
+STEP_COST_NS = 300_000
+"""A physics step is not begun when a reply is due sooner than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run the simulated robot."""
+
+    folder: Path
+    port: int = 8090
+    """Of the camera; 0: any free one."""
+    seed: int = 0
+    camera_fps: float = 30.0
+    realtime: bool = True
+    wire_log: Path | None = None
+
+
+class SimulatedRobot:
+    """The arm on its serial port. `run` until `stop_fd` is readable."""
+
+    def __init__(self, options: Options, camera: CameraChild, log: WireLog | None) -> None:
+        """Creates the port and the truth socket in the folder; raises `SimulatorError`."""
+        robot = load_robot("sim_arm")
+        calibration = json.loads((FOLDER / str(robot.calibration)).read_text())
+        servos, offsets = calibrated_servos(robot.joint_names, calibration)
+        self._faults = Faults()
+        self._ids = frozenset(robot.motor_ids)
+        self._world = World(options.seed)
+        self._plant = Plant(self._world, servos, offsets, self._faults)
+        self._bus = ServoBus(servos, self._faults, robot.bus.baud)
+        self._camera = camera
+        self._log = log
+        self._frame_ns = round(1e9 / options.camera_fps)
+        self._frames = 0
+        self._replies: deque[Reply] = deque()
+        self._skipped_ns = 0
+        self.truth = TruthServer(options.folder / "truth.sock", self._handle)
+        self.port = PtyPort(options.folder / "arm")
+
+    def close(self) -> None:
+        """Removes the port and the socket; the camera and the log belong to the caller."""
+        self.port.unplug()
+        self.truth.close()
+
+    def run(self, stop_fd: int) -> None:
+        """The loop; raises `SimulatorError` if the camera process dies."""
+        gc.collect()
+        gc.freeze()
+        step_ns = frame_ns = time.monotonic_ns()
+        while True:
+            now_ns = time.monotonic_ns()
+            now_ns = self._deliver(now_ns)
+            reply_ns = self._replies[0].due_ns if self._replies else None
+            if step_ns <= now_ns and (reply_ns is None or reply_ns > now_ns + STEP_COST_NS):
+                if now_ns - step_ns > SKIP_NS:
+                    self._skipped_ns += (now_ns - step_ns) // STEP_NS * STEP_NS
+                    step_ns += (now_ns - step_ns) // STEP_NS * STEP_NS
+                self._plant.step()
+                if step_ns >= frame_ns:
+                    self._shoot(step_ns)
+                    frame_ns = max(frame_ns + self._frame_ns, step_ns - self._frame_ns)
+                step_ns += STEP_NS
+            if self._log is not None:
+                self._log.flush_if_due(now_ns)
+            due_ns = (
+                step_ns if reply_ns is None else reply_ns if step_ns <= now_ns else min(step_ns, reply_ns)
+            )
+            if not self._wait(due_ns, stop_fd):
+                return
+
+    def _wait(self, due_ns: int, stop_fd: int) -> bool:
+        """Sleeps until `due_ns` or until bytes arrive, which it deals with; False to end."""
+        port_fd = self.port.fd
+        fds = [stop_fd, *self.truth.fds(), *([] if port_fd is None else [port_fd])]
+        timeout_s = max(0, due_ns - time.monotonic_ns()) * 1e-9
+        readable, _, _ = select.select(fds, [], [], timeout_s)
+        if stop_fd in readable:
+            return False
+        if port_fd in readable:
+            self._hear()
+            readable.remove(port_fd)
+        for fd in readable:
+            self.truth.serve(fd)
+        return True
+
+    def _hear(self) -> None:
+        data = self.port.read()
+        now_ns = time.monotonic_ns()
+        if data:
+            if self._log is not None:
+                self._log.add(now_ns, FROM_HOST, data)
+            self._replies.extend(self._bus.feed(data, now_ns))
+
+    def _deliver(self, now_ns: int) -> int:
+        """Hands over the replies that are due; returns the time after it."""
+        while self._replies and self._replies[0].due_ns <= now_ns:
+            data = self._replies.popleft().data
+            self.port.write(data)
+            now_ns = time.monotonic_ns()
+            if self._log is not None and self.port.fd is not None:
+                self._log.add(now_ns, FROM_MOTORS, data)
+        return now_ns
+
+    def _shoot(self, stamp_ns: int) -> None:
+        self._frames += 1
+        faults = camera_link.camera_faults(self._faults)
+        self._camera.shoot(Shot(stamp_ns, self._frames, faults, self._world.snapshot()))
+
+    def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answers one request of the truth channel."""
+        arguments = {key: value for key, value in request.items() if key not in ("cmd", "kind")}
+        try:
+            match request.get("cmd"):
+                case "reset":
+                    return {"ok": True, "instruction": self._reset(**arguments)}
+                case "verdict":
+                    return {"ok": True, **self._verdict()}
+                case "fault":
+                    apply_fault(self._faults, request.get("kind"), arguments, self._ids)
+                    self._follow_plug()
+                    return {"ok": True}
+                case "statistics":
+                    return {"ok": True, **self._statistics()}
+        except (FaultRequestError, ValueError, TypeError) as error:
+            return {"ok": False, "error": str(error)}
+        return {"ok": False, "error": "cmd is one of reset, verdict, fault, statistics"}
+
+    def _reset(
+        self, seed: int, task: str | None = None, colour: str | None = None, keep_arm: bool = True
+    ) -> str:
+        episode = self._world.reset(seed, task, colour, keep_arm=keep_arm)
+        if not keep_arm:
+            self._plant.settle_goals()
+        return episode.instruction
+
+    def _verdict(self) -> dict[str, Any]:
+        sight = self._world.sight()
+        return {
+            **asdict(self._world.judge()),
+            "qpos": self._world.joints().tolist(),
+            "tip": sight.tip.tolist(),
+            "cubes": {colour: centre.tolist() for colour, centre in sight.cubes.items()},
+        }
+
+    def _statistics(self) -> dict[str, Any]:
+        return {
+            "skipped_physics_s": self._skipped_ns * 1e-9,
+            "bad_checksums": self._bus.bad_checksums,
+            "answered_requests": self._bus.answered,
+            "lost_bytes": self.port.lost_bytes,
+            "frames": self._frames,
+        }
+
+    def _follow_plug(self) -> None:
+        if self._faults.unplugged:
+            self.port.unplug()
+            self._replies.clear()
+        else:
+            self.port.plug()

@@ -1,0 +1,195 @@
+"""A simulated STS3215: what its registers hold and what it does with them. Pure: no I/O, no clock.
+
+The motor itself (lag, speed, friction) is the physics' business; a servo turns writes into a `Drive` and what
+the physics measures into feedback registers and error bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import registers
+from .registers import BY_NAME, RAM_START, WRITABLE, decode, encode
+
+TICKS_PER_REV = 4096
+CENTRE_TICKS = 2048
+REZERO = 128
+"""Written to the torque register: homing offset := such that the present position reads 2048."""
+
+ERROR_VOLTAGE = 1
+ERROR_ANGLE = 2
+ERROR_TEMPERATURE = 4
+ERROR_CURRENT = 8
+ERROR_OVERLOAD = 32
+
+AMBIENT_C = 30.0
+HEATING_C = 25.0
+"""Steady rise at full load; the model is a first-order lag, not a measurement."""
+HEATING_S = 120.0
+STALL_CURRENT_A = 2.7
+AMPERE_PER_UNIT = 0.0065
+MOVING_TICKS_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """What a servo does with its motor now."""
+
+    torque: bool
+    goal_actual: int
+    """Shaft position (ticks of the encoder, no homing offset) to go to; meaningless without torque."""
+
+
+class Servo:
+    """One servo: registers, their permanent copy, and the states behind its error bits."""
+
+    def __init__(self, servo_id: int, *, offset: int = 0, limits: tuple[int, int] = (0, 4095)) -> None:
+        """`offset` and `limits` (ticks) are what a calibration has written to the EEPROM."""
+        factory = bytearray(registers.SIZE)
+        self._bytes = factory
+        for register in registers.TABLE:
+            self.put(register.name, register.default)
+        self.put("id", servo_id)
+        self.put("homing_offset", offset)
+        self.put("min_position", limits[0])
+        self.put("max_position", limits[1])
+        self._permanent = bytes(factory[:RAM_START])
+        self.forced_errors = 0
+        """Error bits that are reported whatever the state (fault injection)."""
+        self.actual = CENTRE_TICKS
+        """Shaft position, ticks of the encoder."""
+        self._pending: tuple[int, bytes] | None = None
+        self._temperature_c = AMBIENT_C
+        self._overload_s = 0.0
+        self._overloaded = False
+        self._goal_reached_by_speed: float = CENTRE_TICKS
+        self.power_up()
+
+    def get(self, name: str) -> int:
+        """Value of a register by name."""
+        register = BY_NAME[name]
+        return decode(register, bytes(self._bytes[register.address : register.address + register.size]))
+
+    def put(self, name: str, value: int) -> None:
+        """Sets a register from inside the servo, read-only ones too."""
+        register = BY_NAME[name]
+        self._bytes[register.address : register.address + register.size] = encode(register, value)
+
+    @property
+    def id(self) -> int:
+        return self._bytes[5]
+
+    @property
+    def status(self) -> int:
+        """The error byte of every reply."""
+        return self._bytes[65] | self.forced_errors
+
+    def power_up(self) -> None:
+        """A power cycle: EEPROM from its permanent copy, RAM to defaults, torque off, goal := present."""
+        self._bytes[:RAM_START] = self._permanent
+        for register in registers.TABLE:
+            if register.address >= RAM_START:
+                self.put(register.name, register.default)
+        self.put("torque_limit", self.get("max_torque"))
+        self._pending = None
+        self._overload_s, self._overloaded = 0.0, False
+        self.feel(self.actual, 0, 0.0, 0.0)
+        self.put("goal_position", self.get("present_position"))
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes from `address`; zeros beyond the end of the map."""
+        return bytes(self._bytes[address : address + length]).ljust(length, b"\0")
+
+    def write(self, address: int, data: bytes) -> None:
+        """Writes the writable bytes among `data`; the others are ignored, as the servo does."""
+        torque_before = self._bytes[40]
+        unlocked = self._bytes[55] == 0
+        permanent = bytearray(self._permanent)
+        for at, value in enumerate(data, start=address):
+            if at in WRITABLE:
+                self._bytes[at] = value
+                if at < RAM_START and unlocked:
+                    permanent[at] = value
+        if address <= 40 < address + len(data):
+            if self._bytes[40] == REZERO:
+                self._rezero()
+                self._bytes[40] = torque_before
+                permanent[31:33] = self._bytes[31:33]
+            else:
+                self._overload_s, self._overloaded = 0.0, False
+                self._goal_reached_by_speed = self.actual
+        self._permanent = bytes(permanent)
+
+    def hold(self, address: int, data: bytes) -> None:
+        """Keeps a write until `act` (instruction REG WRITE)."""
+        self._pending = (address, data)
+
+    def act(self) -> None:
+        """Carries out the write kept by `hold`, if there is one."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self.write(*pending)
+
+    def drive(self, dt_s: float) -> Drive:
+        """What the motor shall do for the next `dt_s`: the goal within the angle limits, at the goal speed.
+
+        A goal speed of 0 is no speed limit of the servo's. The acceleration register is kept and read back
+        but does not shape the motion (at 254, which Holdfast writes, its effect is small).
+        """
+        goal = self.get("goal_position")
+        low, high = self.get("min_position"), self.get("max_position")
+        if (low, high) != (0, 0):
+            goal = max(low, min(high, goal))
+        goal += self.get("homing_offset")
+        speed = abs(self.get("goal_velocity"))
+        torque = self._bytes[40] == 1 and not self._overloaded
+        if speed and torque:
+            reach = speed * dt_s
+            way = goal - self._goal_reached_by_speed
+            self._goal_reached_by_speed += max(-reach, min(reach, way))
+            return Drive(torque, round(self._goal_reached_by_speed))
+        self._goal_reached_by_speed = goal
+        return Drive(torque, goal)
+
+    def feel(self, actual: int, velocity: int, load: float, dt_s: float) -> None:
+        """Takes what the physics measured after `dt_s`: ticks, ticks/s, fraction of full torque (signed)."""
+        self.actual = actual
+        limit = self.get("torque_limit") / 1000
+        load = max(-limit, min(limit, load))
+        self._temperature_c += (AMBIENT_C + HEATING_C * load * load - self._temperature_c) * dt_s / HEATING_S
+        self._watch_overload(abs(load), dt_s)
+        self.put("present_position", actual - self.get("homing_offset"))
+        self.put("present_velocity", velocity)
+        self.put("present_load", round(load * 1000))
+        self.put("present_temperature", round(self._temperature_c))
+        self.put("present_current", round(abs(load) * STALL_CURRENT_A / AMPERE_PER_UNIT))
+        self._bytes[66] = abs(velocity) > MOVING_TICKS_S
+        self._bytes[65] = self._errors()
+
+    def _watch_overload(self, load: float, dt_s: float) -> None:
+        """Overload protection: too long above `overload_torque` sets the error bit and lets go.
+
+        The real servo falls back to `protective_torque`; here the motor goes limp. Writing the torque
+        register clears it.
+        """
+        if load * 100 >= self.get("overload_torque"):
+            self._overload_s += dt_s
+        else:
+            self._overload_s = 0.0
+        if self._overload_s > self.get("protection_time") * 0.01:
+            self._overloaded = True
+
+    def _errors(self) -> int:
+        errors = 0
+        if not self.get("min_voltage") <= self.get("present_voltage") <= self.get("max_voltage"):
+            errors |= ERROR_VOLTAGE
+        if self.get("present_temperature") > self.get("max_temperature"):
+            errors |= ERROR_TEMPERATURE
+        if self._overloaded:
+            errors |= ERROR_OVERLOAD
+        return errors
+
+    def _rezero(self) -> None:
+        offset = (self.actual - CENTRE_TICKS + TICKS_PER_REV // 2) % TICKS_PER_REV - TICKS_PER_REV // 2
+        self.put("homing_offset", offset)
+        self.put("present_position", self.actual - self.get("homing_offset"))
