@@ -1,0 +1,79 @@
+# `make demo` and `make test` need nothing but this repository, Python >= 3.10 and a network to install from.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+ATTEMPTS ?= 24
+# Where torch comes from, when not from pip's own index; on a machine without an NVIDIA GPU:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+HOUSE := benchmarks calibration drivers export runtime
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo test lint bench test-py310 links clean
+
+help: ## what there is to make
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready links ## virtual environment and system packages (quick the second time)
+
+$(VENV)/.system: .ci/system-packages
+	@.ci/system-packages $(PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) --version); Holdfast needs Python >= 3.10: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.system pyproject.toml constraints.txt
+	@echo "installing Python packages into $(VENV) (some minutes the first time)"
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=23.1'
+	@if [ -n "$(TORCH_INDEX)" ]; then $(BIN)/python -m pip install -q -c constraints.txt --index-url $(TORCH_INDEX) torch; fi
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,sim,dev]'
+	@touch $@
+
+# Type checkers do not follow `package-dir`; a folder of links shows them the package as it is installed.
+links:
+	@mkdir -p .links/holdfast
+	@for room in $(HOUSE); do ln -sfn ../../$$room .links/holdfast/$$room; done
+
+demo: setup ## export the shipped policy, then let it drive the simulated arm; prints success and deadlines
+	@$(BIN)/vla-bench demo --attempts $(ATTEMPTS) $(ARGS)
+
+test: setup ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## format, lint and type checks
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+bench: setup ## bus, jitter, footprint and task benchmarks
+	@$(BIN)/vla-bench bus $(ARGS)
+	@$(BIN)/vla-bench jitter $(ARGS)
+	@$(BIN)/vla-bench footprint $(ARGS)
+	@$(BIN)/vla-bench task export/models/demo/model.pt $(ARGS)
+
+# The run path as JetPack 6 has it: Python 3.10, onnxruntime 1.23.2, no torch.
+PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python) $(shell command -v python3.10 2>/dev/null))
+
+test-py310: setup ## the run path on Python 3.10 with onnxruntime 1.23.2 and without torch
+	@if [ -z "$(PYTHON310)" ]; then echo "SKIPPED: no python3.10 found; give one as PYTHON310=..."; else $(MAKE) --no-print-directory .run-py310; fi
+
+.PHONY: .run-py310
+.run-py310: .venv310/.ready
+	@mkdir -p runs
+	@$(BIN)/vla-export --fp16 demo --output runs/py310.vla --force
+	@.venv310/bin/python -m pytest -m "not export" --bundle runs/py310.vla $(ARGS)
+
+.venv310/.ready: pyproject.toml constraints.txt
+	@test -x .venv310/bin/python || $(PYTHON310) -m venv .venv310
+	@.venv310/bin/python -m pip install -q --upgrade 'pip>=23.1'
+	@.venv310/bin/python -m pip install -q -c constraints.txt -e '.[sim]' 'onnxruntime==1.23.2' pytest pytest-timeout hypothesis feetech-servo-sdk
+	@touch $@
+
+clean: ## remove what was made here (environments, caches, runs)
+	rm -rf $(VENV) .venv310 .links runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,219 @@
+"""The arrows between the rooms, and what each room must never do, read from the syntax trees.
+
+The tables are the specification (ARCHITECTURE.md explains them); the tests walk them.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .house import ROOMS, ROOT, calls, closure, imports, modules, ours, tree, within
+
+ARROWS: dict[str, tuple[str, ...]] = {
+    "drivers": ("drivers",),
+    "runtime": ("runtime", "drivers"),
+    "runtime.bundle": ("runtime.bundle", "drivers"),
+    "runtime.backends": ("runtime.backends", "runtime.bundle"),
+    # Control never reaches into the policy's half, nor the policy into control's.
+    "runtime.control": ("runtime", "drivers"),
+    "calibration": ("calibration", "drivers", "runtime.bundle"),
+    # Export shares with the run path what both must do in the same way: schema, resize, tokenizer, units.
+    "export": ("export", "runtime.bundle", "runtime.policy", "runtime.backends", "drivers"),
+    # Training goes through the runtime's real chain and the simulated world.
+    "export.training": ("export", "runtime", "drivers"),
+    "benchmarks": ROOMS,
+}
+"""Room -> what it may import of ours. The longest matching name of a room counts."""
+
+NEVER: dict[str, tuple[str, ...]] = {
+    "runtime": ("torch", "mujoco", "pickle", "marshal", "shelve", "multiprocessing"),
+    "runtime.control": (
+        "onnxruntime",
+        "cv2",
+        "tensorrt",
+        "runtime.policy",
+        "runtime.backends",
+        "drivers.cameras",
+    ),
+    "runtime.policy": ("runtime.control", "drivers.arm", "drivers.transport", "drivers.feetech"),
+    "drivers": ("torch", "onnxruntime", "tensorrt", "pickle", "marshal", "shelve"),
+}
+"""Room -> what it must not import, directly or through others of ours, not even inside a function."""
+
+MUJOCO_IS_FOR = ("drivers.simulated", "export.training", "benchmarks")
+
+PURE = (
+    "chain",
+    "config",
+    "core",
+    "deadlines",
+    "executor",
+    "gate",
+    "gate_table",
+    "smoother",
+    "state",
+    "stops",
+)
+"""Modules of runtime/control that have neither clock nor I/O."""
+IMPURE_IMPORTS = (
+    "asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "serial",
+    "signal", "socket", "subprocess", "sys", "tempfile", "threading", "time", "urllib",
+)  # fmt: skip
+
+MAY_SLEEP = {
+    "drivers.transport": "one nap of known length while a reply is on the wire",
+}
+"""Drivers that may sleep, and why. The simulated ones stand for hardware and are exempt."""
+
+
+def room_of(module: str, rooms: tuple[str, ...]) -> str | None:
+    matching = [room for room in rooms if within(module, room)]
+    return max(matching, key=len, default=None)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_follow_the_arrows(module: str) -> None:
+    room = room_of(module, tuple(ARROWS))
+    assert room is not None, f"{module} is in no room"
+    allowed = ARROWS[room]
+    strays = {name for name in ours(imports(module)) if not any(within(name, target) for target in allowed)}
+    assert not strays, f"{module} (room {room}) imports {sorted(strays)}; allowed are {allowed}"
+
+
+@pytest.mark.parametrize("room", sorted(NEVER))
+def test_a_room_never_reaches_what_it_must_not(room: str) -> None:
+    for module in modules():
+        if not within(module, room) or within(module, "drivers.simulated"):
+            continue
+        for name, way in closure(module).items():
+            banned = [bad for bad in NEVER[room] if within(name, bad)]
+            assert not banned, f"{' -> '.join(way)}: {room} must not reach {banned[0]}"
+
+
+def test_only_the_simulator_and_its_users_import_mujoco() -> None:
+    for module in modules():
+        if any(within(name, "mujoco") for name in imports(module)):
+            assert any(within(module, room) for room in MUJOCO_IS_FOR), module
+
+
+def test_the_run_path_does_not_import_the_simulator() -> None:
+    for module in modules():
+        if within(module, "runtime") or (
+            within(module, "drivers") and not within(module, "drivers.simulated")
+        ):
+            simulated = [name for name in closure(module) if within(name, "drivers.simulated")]
+            assert not simulated, f"{module} reaches {simulated}"
+
+
+@pytest.mark.parametrize("process", ["runtime.control.process"])
+def test_the_control_process_loads_no_inference_library(process: str) -> None:
+    """The same as the arrows say, seen on the real process: what is loaded after the import."""
+    script = f"import sys, holdfast.{process}; print('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "onnxruntime", "tensorrt", "cv2", "mujoco"}
+
+
+def test_the_pure_core_has_no_clock_and_no_io() -> None:
+    for name in PURE:
+        module = f"runtime.control.{name}"
+        if module not in modules():
+            continue
+        impure = {used for used in imports(module) if used.split(".")[0] in IMPURE_IMPORTS}
+        assert not impure, f"{module} imports {sorted(impure)}"
+        called = {text for text, _ in calls(module)} & {"open", "print", "input", "exec", "eval"}
+        assert not called, f"{module} calls {sorted(called)}"
+
+
+def test_drivers_do_not_sleep() -> None:
+    for module in modules():
+        if not within(module, "drivers") or within(module, "drivers.simulated") or module in MAY_SLEEP:
+            continue
+        assert "time.sleep" not in {text for text, _ in calls(module)}, (
+            f"{module}: wait with a deadline instead"
+        )
+
+
+def test_no_wall_clock_in_the_run_path() -> None:
+    """Stamps and ages are CLOCK_MONOTONIC: a clock that is set while the arm moves must change nothing."""
+    for module in modules():
+        if within(module, "runtime.control") or within(module, "runtime.policy") or within(module, "drivers"):
+            used = {text for text, _ in calls(module)} & {"time.time", "time.time_ns", "datetime.now"}
+            assert not used, f"{module} calls {sorted(used)}"
+
+
+def test_nothing_executes_data() -> None:
+    """No pickle is read, no text is run, and a checkpoint is loaded as weights only."""
+    banned = {"pickle.load", "pickle.loads", "pickle.Unpickler", "eval", "exec", "__import__", "yaml.load"}
+    for module in modules():
+        for text, call in calls(module):
+            assert text not in banned, f"{module} calls {text}"
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            if text == "torch.load":
+                assert keywords.get("weights_only") == "True", (
+                    f"{module}: torch.load without weights_only=True"
+                )
+            assert keywords.get("allow_pickle", "False") == "False", f"{module}: {text} with allow_pickle"
+            assert keywords.get("shell", "False") == "False", f"{module}: {text} through a shell"
+
+
+def test_there_are_no_globals() -> None:
+    for module in modules():
+        named = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Global)]
+        assert not named, f"{module} has a `global` statement"
+
+
+def test_package_files_are_empty() -> None:
+    """So that importing one module of a room loads nothing else of it."""
+    for module, path in modules().items():
+        if path.name == "__init__.py":
+            beyond = [node for node in tree(module).body if not _is_docstring(node)]
+            assert not beyond, f"{path.relative_to(ROOT)} holds more than a docstring"
+
+
+def test_every_package_is_installed() -> None:
+    """pyproject's list matches the folders, so that an installed Holdfast is the whole house."""
+    settings = setuptools_table()
+    folders = {
+        ".".join(("holdfast", *path.parent.relative_to(ROOT).parts))
+        for path in modules().values()
+        if path.name == "__init__.py"
+    }
+    assert set(settings["packages"]) == folders
+    assert settings["package-dir"] == {f"holdfast.{room}": room for room in ROOMS}
+    for path in modules().values():
+        assert (path.parent / "__init__.py").exists(), f"{path.parent.relative_to(ROOT)} is no package"
+
+
+def setuptools_table() -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def test_every_data_file_is_installed() -> None:
+    """Robot files, calibrations and the shipped checkpoint are package data."""
+    data = setuptools_table()["package-data"]
+    installed: set[Path] = set()
+    for package, patterns in data.items():
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        installed |= {path for pattern in patterns for path in folder.glob(pattern)}
+    for room in ROOMS:
+        for suffix in ("*.yaml", "*.json", "*.pt", "*.npz"):
+            for path in (ROOT / room).rglob(suffix):
+                assert path in installed, f"{path.relative_to(ROOT)} is not in pyproject's package-data"
