@@ -28,6 +28,8 @@ from .wire_log import FROM_HOST, FROM_MOTORS, WireLog
 from .world import World
 
 STEP_NS = round(World.STEP_S * 1e9)
+MAX_OWN_DELAY_NS = 120_000
+"""At most so much of the wire time is taken for the delay of pty and timers."""
 SKIP_NS = 250_000_000
 """Physics that has fallen further behind gives the time up instead of rushing after it."""
 STEP_COST_NS = 300_000
@@ -68,6 +70,15 @@ class SimulatedRobot:
         self._skipped_ns = 0
         self.truth = TruthServer(options.folder / "truth.sock", self._handle)
         self.port = PtyPort(options.folder / "arm")
+        self._own_delay_ns = 0
+
+    def calibrate(self) -> None:
+        """Measures what the pty costs here; replies are handed over that much sooner.
+
+        A UART's bytes are on the wire while they are written; a pty's are still in the kernel's queues. To be
+        called once, after the priority is set and before a host opens the port.
+        """
+        self._own_delay_ns = min(MAX_OWN_DELAY_NS, self.port.measure_delay_ns())
 
     def close(self) -> None:
         """Removes the port and the socket; the camera and the log belong to the caller."""
@@ -121,7 +132,7 @@ class SimulatedRobot:
         if data:
             if self._log is not None:
                 self._log.add(now_ns, FROM_HOST, data)
-            self._replies.extend(self._bus.feed(data, now_ns))
+            self._replies.extend(self._bus.feed(data, now_ns - self._own_delay_ns))
 
     def _deliver(self, now_ns: int) -> int:
         """Hands over the replies that are due; returns the time after it."""
@@ -181,6 +192,7 @@ class SimulatedRobot:
             "answered_requests": self._bus.answered,
             "lost_bytes": self.port.lost_bytes,
             "frames": self._frames,
+            "own_delay_us": self._own_delay_ns / 1000,
         }
 
     def _follow_plug(self) -> None:

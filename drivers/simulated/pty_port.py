@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import time
 import tty
 from pathlib import Path
 
@@ -50,6 +52,21 @@ class PtyPort:
             os.close(end)
         self._ends = None
 
+    def measure_delay_ns(self, tries: int = 30) -> int:
+        """What this machine's pty and timers cost at the least, per request and its reply (ns).
+
+        The sum of the shortest times seen for a byte to get through the pty in either direction and for a
+        sleep to end late. To be called while no host has the port open; bytes in the port are lost.
+        """
+        if self._ends is None:
+            return 0
+        near, far = self._ends
+        return (
+            min(_passage_ns(far, near) for _ in range(tries))
+            + min(_passage_ns(near, far) for _ in range(tries))
+            + min(_oversleep_ns() for _ in range(tries))
+        )
+
     def read(self) -> bytes:
         """What the host has sent since the last call; empty if nothing."""
         if self._ends is None:
@@ -66,3 +83,20 @@ class PtyPort:
         with contextlib.suppress(BlockingIOError):
             written = os.write(self._ends[0], data)
         self.lost_bytes += len(data) - written
+
+
+def _passage_ns(source: int, sink: int) -> int:
+    """How long one byte takes from one end to the other, woken up by it."""
+    start_ns = time.monotonic_ns()
+    os.write(source, b"\0")
+    select.select([sink], [], [], 1.0)
+    taken_ns = time.monotonic_ns() - start_ns
+    os.read(sink, READ_BYTES)
+    return taken_ns
+
+
+def _oversleep_ns(sleep_ns: int = 200_000) -> int:
+    """How much later than asked a short sleep ends."""
+    start_ns = time.monotonic_ns()
+    select.select([], [], [], sleep_ns * 1e-9)
+    return time.monotonic_ns() - start_ns - sleep_ns

@@ -6,6 +6,7 @@ the physics measures into feedback registers and error bits.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from . import registers
@@ -31,6 +32,10 @@ AMPERE_PER_UNIT = 0.0065
 MOVING_TICKS_S = 20
 
 
+_FEEDBACK = struct.Struct("<HHHBBxBBxxH")
+"""Registers 56..70: position, velocity, load, voltage, temperature, status, moving, current."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drive:
     """What a servo does with its motor now."""
@@ -38,6 +43,22 @@ class Drive:
     torque: bool
     goal_actual: int
     """Shaft position (ticks of the encoder, no homing offset) to go to; meaningless without torque."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The registers that every step needs, decoded; taken anew after each write."""
+
+    goal: int
+    """Within the angle limits, without homing offset."""
+    speed: int
+    torque: bool
+    torque_limit: float
+    offset: int
+    voltage_ok: bool
+    max_temperature: int
+    overload: float
+    overload_after_s: float
 
 
 class Servo:
@@ -48,11 +69,11 @@ class Servo:
         factory = bytearray(registers.SIZE)
         self._bytes = factory
         for register in registers.TABLE:
-            self.put(register.name, register.default)
-        self.put("id", servo_id)
-        self.put("homing_offset", offset)
-        self.put("min_position", limits[0])
-        self.put("max_position", limits[1])
+            self._store(register.name, register.default)
+        self._store("id", servo_id)
+        self._store("homing_offset", offset)
+        self._store("min_position", limits[0])
+        self._store("max_position", limits[1])
         self._permanent = bytes(factory[:RAM_START])
         self.forced_errors = 0
         """Error bits that are reported whatever the state (fault injection)."""
@@ -63,6 +84,7 @@ class Servo:
         self._overload_s = 0.0
         self._overloaded = False
         self._goal_reached_by_speed: float = CENTRE_TICKS
+        self._settings = self._decode_settings()
         self.power_up()
 
     def get(self, name: str) -> int:
@@ -72,6 +94,10 @@ class Servo:
 
     def put(self, name: str, value: int) -> None:
         """Sets a register from inside the servo, read-only ones too."""
+        self._store(name, value)
+        self._settings = self._decode_settings()
+
+    def _store(self, name: str, value: int) -> None:
         register = BY_NAME[name]
         self._bytes[register.address : register.address + register.size] = encode(register, value)
 
@@ -89,7 +115,7 @@ class Servo:
         self._bytes[:RAM_START] = self._permanent
         for register in registers.TABLE:
             if register.address >= RAM_START:
-                self.put(register.name, register.default)
+                self._store(register.name, register.default)
         self.put("torque_limit", self.get("max_torque"))
         self._pending = None
         self._overload_s, self._overloaded = 0.0, False
@@ -119,6 +145,7 @@ class Servo:
                 self._overload_s, self._overloaded = 0.0, False
                 self._goal_reached_by_speed = self.actual
         self._permanent = bytes(permanent)
+        self._settings = self._decode_settings()
 
     def hold(self, address: int, data: bytes) -> None:
         """Keeps a write until `act` (instruction REG WRITE)."""
@@ -136,15 +163,11 @@ class Servo:
         A goal speed of 0 is no speed limit of the servo's. The acceleration register is kept and read back
         but does not shape the motion (at 254, which Holdfast writes, its effect is small).
         """
-        goal = self.get("goal_position")
-        low, high = self.get("min_position"), self.get("max_position")
-        if (low, high) != (0, 0):
-            goal = max(low, min(high, goal))
-        goal += self.get("homing_offset")
-        speed = abs(self.get("goal_velocity"))
-        torque = self._bytes[40] == 1 and not self._overloaded
-        if speed and torque:
-            reach = speed * dt_s
+        settings = self._settings
+        goal = settings.goal + settings.offset
+        torque = settings.torque and not self._overloaded
+        if settings.speed and torque:
+            reach = settings.speed * dt_s
             way = goal - self._goal_reached_by_speed
             self._goal_reached_by_speed += max(-reach, min(reach, way))
             return Drive(torque, round(self._goal_reached_by_speed))
@@ -153,18 +176,38 @@ class Servo:
 
     def feel(self, actual: int, velocity: int, load: float, dt_s: float) -> None:
         """Takes what the physics measured after `dt_s`: ticks, ticks/s, fraction of full torque (signed)."""
+        settings = self._settings
         self.actual = actual
-        limit = self.get("torque_limit") / 1000
-        load = max(-limit, min(limit, load))
+        load = max(-settings.torque_limit, min(settings.torque_limit, load))
         self._temperature_c += (AMBIENT_C + HEATING_C * load * load - self._temperature_c) * dt_s / HEATING_S
         self._watch_overload(abs(load), dt_s)
-        self.put("present_position", actual - self.get("homing_offset"))
-        self.put("present_velocity", velocity)
-        self.put("present_load", round(load * 1000))
-        self.put("present_temperature", round(self._temperature_c))
-        self.put("present_current", round(abs(load) * STALL_CURRENT_A / AMPERE_PER_UNIT))
-        self._bytes[66] = abs(velocity) > MOVING_TICKS_S
-        self._bytes[65] = self._errors()
+        _FEEDBACK.pack_into(
+            self._bytes,
+            56,
+            _sign_magnitude(actual - settings.offset, 15),
+            _sign_magnitude(velocity, 15),
+            _sign_magnitude(round(load * 1000), 10),
+            self._bytes[62],
+            round(self._temperature_c),
+            self._errors(),
+            abs(velocity) > MOVING_TICKS_S,
+            round(abs(load) * STALL_CURRENT_A / AMPERE_PER_UNIT),
+        )
+
+    def _decode_settings(self) -> _Settings:
+        low, high = self.get("min_position"), self.get("max_position")
+        goal = self.get("goal_position")
+        return _Settings(
+            goal=goal if (low, high) == (0, 0) else max(low, min(high, goal)),
+            speed=abs(self.get("goal_velocity")),
+            torque=self._bytes[40] == 1,
+            torque_limit=self.get("torque_limit") / 1000,
+            offset=self.get("homing_offset"),
+            voltage_ok=self.get("min_voltage") <= self.get("present_voltage") <= self.get("max_voltage"),
+            max_temperature=self.get("max_temperature"),
+            overload=self.get("overload_torque") / 100,
+            overload_after_s=self.get("protection_time") * 0.01,
+        )
 
     def _watch_overload(self, load: float, dt_s: float) -> None:
         """Overload protection: too long above `overload_torque` sets the error bit and lets go.
@@ -172,24 +215,23 @@ class Servo:
         The real servo falls back to `protective_torque`; here the motor goes limp. Writing the torque
         register clears it.
         """
-        if load * 100 >= self.get("overload_torque"):
-            self._overload_s += dt_s
-        else:
-            self._overload_s = 0.0
-        if self._overload_s > self.get("protection_time") * 0.01:
+        self._overload_s = self._overload_s + dt_s if load >= self._settings.overload else 0.0
+        if self._overload_s > self._settings.overload_after_s:
             self._overloaded = True
 
     def _errors(self) -> int:
-        errors = 0
-        if not self.get("min_voltage") <= self.get("present_voltage") <= self.get("max_voltage"):
-            errors |= ERROR_VOLTAGE
-        if self.get("present_temperature") > self.get("max_temperature"):
-            errors |= ERROR_TEMPERATURE
-        if self._overloaded:
-            errors |= ERROR_OVERLOAD
-        return errors
+        return (
+            ERROR_VOLTAGE * (not self._settings.voltage_ok)
+            | ERROR_TEMPERATURE * (self._temperature_c > self._settings.max_temperature)
+            | ERROR_OVERLOAD * self._overloaded
+        )
 
     def _rezero(self) -> None:
         offset = (self.actual - CENTRE_TICKS + TICKS_PER_REV // 2) % TICKS_PER_REV - TICKS_PER_REV // 2
         self.put("homing_offset", offset)
-        self.put("present_position", self.actual - self.get("homing_offset"))
+        self._store("present_position", self.actual - self.get("homing_offset"))
+
+
+def _sign_magnitude(value: int, bit: int) -> int:
+    """`value` as Feetech writes it: magnitude, with `bit` set for minus."""
+    return min(-value, (1 << bit) - 1) | 1 << bit if value < 0 else min(value, (1 << bit) - 1)
