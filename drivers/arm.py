@@ -42,6 +42,11 @@ class Arm(Protocol):
     """A motor bus with a calibration. Every method raises the errors of `drivers.errors` (`BusError` for the
     bus); none retries silently, none returns an old value."""
 
+    @property
+    def guard(self) -> Callable[[bytes], None]:
+        """What sees every outgoing frame before the port does; control asserts that it is its own gate."""
+        ...
+
     def connect(self) -> list[MotorInfo]:
         """Opens the port, finds every motor, compares model numbers. Raises `PortError`, `BusTimeout`,
         `ConfigError`. May be called again after `close` (a re-plugged port)."""

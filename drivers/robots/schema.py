@@ -54,7 +54,7 @@ class Motor(_Strict):
 
     id: Annotated[int, Field(ge=0, le=253)]
     model: str
-    gains: dict[Literal["p", "i", "d"], Annotated[int, Field(ge=0, le=254)]]
+    gains: Annotated[dict[Literal["p", "i", "d"], Annotated[int, Field(ge=0, le=254)]], Field(min_length=3)]
     acceleration: Annotated[int, Field(ge=0, le=254)]
     """The motor's own acceleration register (its units: 100 ticks/s^2), written while arming."""
     torque_limit: Annotated[float, Field(gt=0, le=1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...drivers.robots.schema import Robot
+from ...drivers.units import JointUnits
 from .smoother import KinematicLimits
 
 
@@ -47,15 +48,22 @@ class CoreConfig:
             raise ValueError("empty limits: every joint needs every limit")
 
 
-def core_config(robot: Robot, *, control_hz: float | None, chunk_steps: int, chunk_dt_ns: int) -> CoreConfig:
-    """Turns a robot file and the bundle's chunk shape into the core's configuration."""
+def core_config(
+    robot: Robot, units: JointUnits, *, control_hz: float | None, chunk_steps: int, chunk_dt_ns: int
+) -> CoreConfig:
+    """Turns a robot file, its calibration and the bundle's chunk shape into the core's configuration.
+
+    The position limits are the robot file's, cut to the calibrated range: beyond that the servo itself
+    would clamp, and the arm would silently not follow.
+    """
+    reachable = [units.reachable(i) for i in range(len(robot.joints))]
     joints = robot.joints
     margin = robot.control.position_margin
     return CoreConfig(
         joint_names=robot.joint_names,
         gripper=tuple(joint.gripper for joint in joints),
-        low=tuple(joint.limits.position[0] for joint in joints),
-        high=tuple(joint.limits.position[1] for joint in joints),
+        low=tuple(low for low, _ in reachable),
+        high=tuple(high for _, high in reachable),
         margin=tuple(0.0 if joint.gripper else margin for joint in joints),
         kinematic=KinematicLimits(
             tuple(joint.limits.velocity for joint in joints),

@@ -14,7 +14,7 @@ from ...drivers.types import JointState
 from ..messages import Phase
 from . import chain, executor
 from .config import CoreConfig
-from .deadlines import SUPERVISOR_SILENCE_NS, stops
+from .deadlines import SUPERVISOR_SILENCE_NS, SlotAccount, stops
 from .smoother import Motion, Smoother, SmootherError
 from .state import Condition, CoreState, Finish, Inbox, Note, Output, StopRecord
 
@@ -51,6 +51,7 @@ class ControlCore:
             phase=Phase.HOLD,
             motion=Motion.at_rest(joint.position),
             joint=joint,
+            slots=SlotAccount(),
             still_since_ns=now_ns,
             supervisor_heard_ns=now_ns,
             policy_heard_ns=now_ns,
@@ -162,8 +163,8 @@ class ControlCore:
             phase=Phase.HOLD,
             motion=Motion.at_rest(held),
             stop=None,
-            overload_since_ns=(),
-            stalled_since_ns=(),
+            overload_since_ns=(0,) * len(self.config.joint_names),
+            stalled_since_ns=(0,) * len(self.config.joint_names),
             clamped=(),
             policy_heard_ns=now_ns,
         )

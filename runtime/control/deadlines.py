@@ -17,6 +17,8 @@ SUPERVISOR_SILENCE_NS = 1_000_000_000
 """Longest time without a message of the supervisor, which sends a heartbeat every 100 ms."""
 START_TOLERANCE = 0.05
 """How far outside the position limits a joint may rest when torque is switched on (rad)."""
+START_PERCENT = 5.0
+"""The same for a gripper (percent of its range)."""
 
 
 @dataclass(frozen=True, slots=True)

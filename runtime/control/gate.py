@@ -47,13 +47,17 @@ GateTable = Mapping[GatePhase, tuple[Rule, ...]]
 class FeetechGate:
     """Decides on Feetech protocol-0 frames. `phase` is set by the control process alone."""
 
-    def __init__(self, table: GateTable) -> None:
-        self._rules = {
-            phase: {(rule.address, rule.width): rule for rule in rules} for phase, rules in table.items()
-        }
+    def __init__(self) -> None:
+        self._rules: dict[GatePhase, dict[tuple[int, int], Rule]] = {}
         self.phase = GatePhase.CONNECT
         self.denied = 0
         self.passed = 0
+
+    def load(self, table: GateTable) -> None:
+        """Sets what may be written. Before that, nothing may: the gate is closed until the arm is known."""
+        self._rules = {
+            phase: {(rule.address, rule.width): rule for rule in rules} for phase, rules in table.items()
+        }
 
     def __call__(self, frame: bytes) -> None:
         """Returns for an allowed frame; raises `GateDenied` for any other."""

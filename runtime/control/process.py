@@ -1,0 +1,194 @@
+"""The control process: the only holder of the motor port.
+
+`python -m holdfast.runtime.control.process --supervisor-fd A --policy-fd B`, with one JSON document on
+standard input (`Settings`). Exit codes: 0 finished, 3 refused before torque, 4 protective stop, 5 internal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from ...drivers.arm import open_arm
+from ...drivers.calibration import load_calibration
+from ...drivers.errors import DriverError
+from ...drivers.robots.schema import Robot, load_robot
+from ...drivers.units import JointUnits
+from ..channel import Channel, ChannelClosed
+from ..messages import Event
+from . import chain, realtime
+from .config import core_config
+from .core import ControlCore
+from .deadlines import START_PERCENT, START_TOLERANCE
+from .gate import FeetechGate
+from .gate_table import feetech_table
+from .latch import LatchFile
+from .loop import ControlLoop, Options, Refused
+from .state import Note
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The document on standard input; the supervisor writes it."""
+
+    session: int
+    robot: str
+    calibration: str
+    arm: str
+    control_hz: float | None
+    rt: Literal["strict", "warn", "off"]
+    dry_run: bool
+    write_gains: bool
+    reset_latch: bool
+    state_dir: str
+    chunk_steps: int
+    chunk_dt_ns: int
+    cpu: int | None
+
+    @classmethod
+    def read(cls, text: str) -> Settings:
+        content = json.loads(text)
+        return cls(**{field.name: content[field.name] for field in fields(cls)})
+
+
+def guards(loop: ControlLoop) -> list[str]:
+    """What is armed, read off the live objects: one line per guard. Raises `Refused` for a missing one."""
+    config, core, gate, arm = loop.core.config, loop.core, loop.gate, loop.arm
+    rows = [f"{name}: checked on every setpoint" for name, _ in chain.SETPOINT_CHECKS]
+    for i, name in enumerate(config.joint_names):
+        rows.append(
+            f"{name}: {config.low[i]:.3f} .. {config.high[i]:.3f}, {config.kinematic.velocity[i]:g}/s, "
+            f"{config.kinematic.acceleration[i]:g}/s2, {config.kinematic.jerk[i]:g}/s3, lead "
+            f"{config.lead[i]:g}, following error {config.following_error[i]:g}"
+        )
+    rows.append(f"smoother: {type(core.smoother).__name__}, {config.dt_ns / 1e6:g} ms")
+    rows.append(f"joint state: at most {config.joint_state_max_age_ns / 1e6:g} ms old")
+    rows.append(f"motors: {config.voltage_v[0]} .. {config.voltage_v[1]} V, at most {config.temperature_c} C")
+    rows.append(
+        f"missed slots: {config.max_missed_in_a_row} in a row or {config.max_missed_fraction:.0%} of 10 s"
+    )
+    if arm.guard is not gate:
+        raise Refused("the gate is not attached to the motor bus")
+    rows.append(f"gate: {type(gate).__name__}, phase {gate.phase.value}")
+    return rows
+
+
+def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channel) -> ControlLoop:
+    """All parts, wired; nothing is opened. Raises `DriverError` for what does not fit together."""
+    calibration = load_calibration(Path(settings.calibration), robot)
+    units = JointUnits(robot, calibration)
+    config = core_config(
+        robot,
+        units,
+        control_hz=settings.control_hz,
+        chunk_steps=settings.chunk_steps,
+        chunk_dt_ns=settings.chunk_dt_ns,
+    )
+    gate = FeetechGate()
+    options = Options(
+        arm_url=settings.arm,
+        dry_run=settings.dry_run,
+        write_gains=settings.write_gains,
+        start_tolerance=tuple(START_PERCENT if j.gripper else START_TOLERANCE for j in robot.joints),
+        table=lambda resting: feetech_table(robot, units, resting, write_gains=settings.write_gains),
+    )
+    return ControlLoop(
+        ControlCore(config),
+        open_arm(settings.arm, robot, calibration, gate),
+        gate,
+        supervisor,
+        policy,
+        LatchFile.of(Path(settings.state_dir), settings.arm),
+        options,
+    )
+
+
+def _connect(settings: Settings, loop: ControlLoop) -> realtime.RealTime | None:
+    """Opens the port and compares the arm with its files; reads only. Raises `Refused`, `DriverError`."""
+    reason = loop.latch.reason()
+    if reason is not None and settings.reset_latch:
+        loop.latch.clear()
+    elif reason is not None:
+        raise Refused(
+            f"the last run ended in a protective stop ({reason}) that nobody has reset; look at the arm, "
+            "then start again with --reset"
+        )
+    motors = loop.arm.connect()
+    bad = [row for row in loop.arm.check() if not row.ok]
+    if settings.write_gains:
+        bad = [row for row in bad if ": gain " not in row.name]
+    if bad:
+        rows = "; ".join(f"{r.name}: expected {r.expected}, found {r.actual}. {r.fix}" for r in bad)
+        raise Refused(f"the arm does not match its robot file and calibration: {rows}")
+    result = _set_up_real_time(settings, loop)
+    for text in guards(loop):
+        loop.report(Note("guard", text))
+    found = ", ".join(f"{m.motor_id}: {m.model} (firmware {m.firmware})" for m in motors)
+    loop.report(Note("connected", f"{settings.arm}, motors {found}"))
+    return result
+
+
+def _set_up_real_time(settings: Settings, loop: ControlLoop) -> realtime.RealTime | None:
+    if settings.rt == "off":
+        loop.report(Note("rt", "real-time set-up: off"))
+        return None
+    result = realtime.set_up(settings.cpu)
+    for step in result.steps:
+        loop.report(
+            Note("rt", f"{step.name}: {'ok' if step.ok else 'FAILED'}, {step.detail}", float(step.ok))
+        )
+    if settings.rt == "strict" and result.failed:
+        names = "; ".join(f"{step.name} ({step.detail})" for step in result.failed)
+        raise Refused(f"--rt strict, but the real-time set-up is incomplete: {names}")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--supervisor-fd", type=int, required=True)
+    parser.add_argument("--policy-fd", type=int, required=True)
+    options = parser.parse_args(argv)
+    settings = Settings.read(sys.stdin.read())
+    # A run is ended by the supervisor; Ctrl-C at the terminal reaches only that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    supervisor = Channel.from_fd(options.supervisor_fd, settings.session)
+    policy = Channel.from_fd(options.policy_fd, settings.session)
+    return run(settings, supervisor, policy)
+
+
+def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
+    """From connecting to the exit code."""
+    try:
+        loop = _build(settings, load_robot(settings.robot), supervisor, policy)
+    except DriverError as error:
+        _refuse(supervisor, str(error))
+        return 3
+    signal.signal(signal.SIGTERM, lambda *_: loop.terminate())
+    try:
+        realtime_set_up = _connect(settings, loop)
+        loop.run()
+    except (Refused, DriverError) as error:
+        _refuse(supervisor, str(error))
+        return 3
+    finally:
+        loop.arm.close()
+    del realtime_set_up  # It keeps a file open whose setting holds only while it is.
+    if loop.refused:
+        return 3
+    return 4 if loop.state.latched else 0
+
+
+def _refuse(supervisor: Channel, text: str) -> None:
+    with contextlib.suppress(ChannelClosed):
+        supervisor.send(Event(time.monotonic_ns(), "refused", text))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

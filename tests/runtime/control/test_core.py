@@ -1,0 +1,337 @@
+"""The pure core as a specification: given a state, when something arrives, then this setpoint or stop."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from holdfast.runtime.control.core import ControlCore
+from holdfast.runtime.control.state import Condition, CoreState, Inbox
+from holdfast.runtime.messages import Phase
+
+from .world import MS, Bench, arm, chunk, config
+
+HERE = (0.2, -0.3, 10.0)
+
+
+def ramp(to: float) -> list[tuple[float, ...]]:
+    return [(0.2 + (to - 0.2) * i / 7, -0.3, 10.0) for i in range(8)]
+
+
+def test_without_torque_nothing_is_commanded() -> None:
+    core = ControlCore(config())
+    state, output = core.step(CoreState(), 1, None, Inbox())
+    assert output.setpoint is None
+    assert state.phase == Phase.CONNECT
+
+
+def test_holding_commands_the_measured_position_of_arming() -> None:
+    bench = Bench()
+    bench.run(5)
+    assert bench.setpoints == [HERE] * 5
+
+
+def test_a_chunk_is_followed_and_then_held_as_starvation() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.4), chunk_id=1, observation_ns=bench.now_ns - 20 * MS)))
+    bench.run(100)
+    assert bench.state.phase == Phase.RUN
+    assert bench.setpoints[-1] == pytest.approx((0.4, -0.3, 10.0), abs=0.03)
+    assert bench.state.counters.starved == 1
+    assert bench.codes().count("starved") == 1
+    assert not bench.state.latched
+
+
+def test_the_first_chunk_of_a_still_arm_starts_at_its_index_0() -> None:
+    """Skipping what is stale would make the first command jump while the arm is at rest."""
+    bench = Bench()
+    bench.start()
+    bench.run(20)
+    late = chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns - 150 * MS)
+    bench.tick(Inbox(chunk=late))
+    assert bench.state.execution is not None
+    assert bench.state.execution.origin_ns == bench.now_ns
+
+
+def test_a_chunk_for_a_moving_arm_is_indexed_by_its_observation() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+    bench.run(10)
+    second = chunk(ramp(0.9), chunk_id=2, observation_ns=bench.now_ns - 60 * MS)
+    bench.tick(Inbox(chunk=second))
+    assert bench.state.execution is not None
+    assert bench.state.execution.origin_ns == second.observation_ns
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_value_that_is_not_finite_refuses_the_whole_chunk(value: float, step: int) -> None:
+    bench = Bench()
+    bench.start()
+    rows = ramp(0.4)
+    rows[step] = (0.2, value, 10.0)
+    bench.tick(Inbox(chunk=chunk(rows, chunk_id=1, observation_ns=bench.now_ns)))
+    assert bench.stop_code() == "chunk_bad"
+    assert bench.setpoints[-1] == HERE
+    assert bench.state.counters.rejected_chunks == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"rows": ramp(0.4)[:7]}, "chunk_bad"),
+        ({"rows": [row[:2] for row in ramp(0.4)]}, "chunk_bad"),
+        ({"rows": []}, "chunk_bad"),
+        ({"dt_ns": 20 * MS}, "chunk_bad"),
+        ({"late": 301 * MS}, "chunk_stale"),
+        ({"late": -50 * MS}, "chunk_bad"),
+    ],
+)
+def test_malformed_and_stale_chunks_are_latched_stops(changed: dict, code: str) -> None:
+    bench = Bench()
+    bench.start()
+    late = changed.pop("late", 0)
+    rows = changed.pop("rows", ramp(0.4))
+    message = chunk(rows, chunk_id=1, observation_ns=bench.now_ns + 10 * MS - late, **changed)
+    bench.tick(Inbox(chunk=message))
+    assert bench.stop_code() == code
+    assert bench.state.latched
+
+
+def test_a_chunk_id_that_does_not_rise_is_refused() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.4), chunk_id=5, observation_ns=bench.now_ns)))
+    bench.tick(Inbox(chunk=chunk(ramp(0.4), chunk_id=5, observation_ns=bench.now_ns)))
+    assert bench.stop_code() == "chunk_bad"
+
+
+def test_a_chunk_of_another_task_is_dropped() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns, task_id=7)))
+    bench.run(20)
+    assert bench.setpoints[-1] == HERE
+    assert not bench.state.latched
+
+
+def test_targets_beyond_the_limits_are_clamped_and_counted() -> None:
+    bench = Bench()
+    bench.start()
+    for i in range(1, 60):
+        bench.tick(Inbox(chunk=chunk([(3.0, -0.3, 500.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
+    assert not bench.state.latched
+    assert bench.setpoints[-1][0] == pytest.approx(0.99, abs=1e-3)
+    assert bench.setpoints[-1][2] == pytest.approx(100.0, abs=1e-3)
+    assert bench.state.counters.clamped > 0
+    assert "clamped" in bench.codes()
+
+
+@pytest.mark.parametrize(
+    ("sample", "code"),
+    [
+        ({"faults": (0, 32, 0)}, "motor_fault"),
+        ({"voltage_v": (7.4, 2.0, 7.4)}, "voltage"),
+        ({"temperature_c": (30.0, 80.0, 30.0)}, "temperature"),
+        ({"position": (0.2, 0.4, 10.0)}, "following_error"),
+    ],
+)
+def test_what_the_motors_report_stops_the_arm(sample: dict, code: str) -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(**sample)
+    assert bench.stop_code() == code
+
+
+def test_a_joint_loaded_too_long_stops_but_a_gripper_may_stall() -> None:
+    bench = Bench()
+    bench.start()
+    for _ in range(100):
+        bench.tick(load=(0.1, 0.1, 1.0))
+    assert not bench.state.latched
+    for _ in range(60):
+        bench.tick(load=(0.1, -0.95, 0.1))
+    assert bench.stop_code() == "load"
+
+
+def test_a_blocked_joint_is_noticed_although_the_lead_cap_bounds_its_error() -> None:
+    bench = Bench(arm_follows=False)
+    bench.start()
+    for i in range(1, 120):
+        bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 10.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
+    assert bench.stop_code() == "stalled"
+    assert max(point[0] for point in bench.setpoints) <= 0.2 + 0.3 + 1e-6
+
+
+def test_a_bus_without_answers_stops_after_the_declared_age() -> None:
+    bench = Bench()
+    bench.start()
+    for _ in range(7):
+        bench.tick(bus=False)
+    assert not bench.state.latched
+    for _ in range(3):
+        bench.tick(bus=False)
+    assert bench.stop_code() == "joint_state_stale"
+
+
+def test_a_silent_policy_stops_in_run_only() -> None:
+    bench = Bench(beats=False)
+    for _ in range(60):
+        bench.tick(Inbox(heard_supervisor=True))
+    assert not bench.state.latched
+    bench.tick(Inbox(arm=arm(), heard_supervisor=True))
+    for _ in range(40):
+        bench.tick(Inbox(heard_supervisor=True))
+    assert bench.stop_code() == "policy_silent"
+
+
+def test_a_lost_supervisor_ends_the_run_at_rest_and_holding() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+    bench.run(10)
+    finish = bench.tick(Inbox(conditions=(Condition("supervisor_lost", "gone"),))).finish
+    ticks = 0
+    while finish is None and ticks < 200:
+        finish = bench.tick().finish
+        ticks += 1
+    assert finish == "hold"
+    assert bench.state.latched
+
+
+def test_missed_slots_in_a_row_stop() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(slots_missed=4))
+    assert not bench.state.latched
+    bench.tick(Inbox(slots_run=0, slots_missed=1))
+    assert bench.stop_code() == "missed_in_a_row"
+
+
+def test_a_share_of_missed_slots_stops() -> None:
+    bench = Bench()
+    bench.start()
+    for i in range(400):
+        bench.tick(Inbox(slots_missed=1 if i % 10 == 0 else 0))
+    assert bench.stop_code() == "missed_fraction"
+
+
+def test_after_a_stop_nothing_moves_until_a_person_resets_and_arms() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+    bench.run(10)
+    bench.tick(Inbox(conditions=(Condition("camera_lost", "gone"),)))
+    bench.run(100)
+    assert bench.state.phase == Phase.STOPPED
+    rest = bench.setpoints[-1]
+    bench.tick(Inbox(arm=arm(back=True, follow=False)))
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=2, observation_ns=bench.now_ns)))
+    bench.run(20)
+    assert bench.setpoints[-1] == rest
+    bench.tick(Inbox(reset=True))
+    bench.run(20)
+    assert bench.setpoints[-1] == rest
+    assert bench.state.phase == Phase.HOLD
+    bench.tick(Inbox(arm=arm(back=True, follow=False)))
+    bench.run(300)
+    assert bench.setpoints[-1] == pytest.approx((0.0, 0.0, 0.0), abs=2e-3)
+    assert "at_start" in bench.codes()
+
+
+def test_a_reset_takes_the_place_to_which_the_arm_was_pushed() -> None:
+    bench = Bench(arm_follows=False)
+    bench.arm_at = (0.7, -0.3, 10.0)
+    bench.tick()
+    assert bench.stop_code() == "following_error"
+    bench.run(5)
+    bench.tick(Inbox(reset=True))
+    bench.tick()
+    assert bench.setpoints[-1] == (0.7, -0.3, 10.0)
+
+
+def test_a_reset_is_refused_while_the_fault_stands() -> None:
+    bench = Bench()
+    bench.tick(faults=(1, 0, 0))
+    bench.run(5)
+    bench.tick(Inbox(reset=True), faults=(1, 0, 0))
+    assert bench.state.phase == Phase.STOPPED
+
+
+def test_quitting_parks_and_releases() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+    bench.run(5)
+    finish = bench.tick(Inbox(quit="park")).finish
+    for _ in range(500):
+        if finish is not None:
+            break
+        # Losing the policy, or its chunks, changes nothing any more.
+        finish = bench.tick(Inbox(conditions=(Condition("policy_lost", "ended"),))).finish
+    assert finish == "release"
+    assert bench.setpoints[-1] == pytest.approx((0.0, -0.5, 0.0), abs=2e-3)
+    assert not bench.state.latched
+
+
+def test_a_second_request_to_quit_stops_the_parking_and_holds() -> None:
+    bench = Bench()
+    bench.tick(Inbox(quit="park"))
+    bench.run(5)
+    finish = bench.tick(Inbox(quit="here")).finish
+    for _ in range(100):
+        if finish is not None:
+            break
+        finish = bench.tick().finish
+    assert finish == "hold"
+    assert bench.setpoints[-1][1] > -0.5
+
+
+def test_quitting_after_a_stop_never_moves() -> None:
+    bench = Bench()
+    bench.tick(Inbox(conditions=(Condition("requested", "test"),)))
+    bench.run(5)
+    output = bench.tick(Inbox(quit="park"))
+    assert output.finish == "hold"
+    assert set(bench.setpoints) == {HERE}
+
+
+def test_the_end_of_a_task_brakes_and_holds_without_latching() -> None:
+    bench = Bench()
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+    bench.run(10)
+    bench.tick(Inbox(stop=Condition("requested", "task finished")))
+    bench.run(100)
+    assert bench.state.phase == Phase.HOLD
+    assert not bench.state.latched
+    assert "holding" in bench.codes()
+
+
+def test_category_1_releases_once_at_rest() -> None:
+    bench = Bench(core=ControlCore(config(stop_category=1)))
+    bench.start()
+    bench.tick(Inbox(conditions=(Condition("requested", "test"),)))
+    bench.run(3)
+    assert bench.state.phase == Phase.RELEASED
+    assert bench.tick().setpoint is None
+
+
+def test_an_unknown_condition_is_a_stop() -> None:
+    bench = Bench()
+    bench.tick(Inbox(conditions=(Condition("never heard of", "x"),)))
+    assert bench.state.latched
+
+
+def test_equal_inputs_give_equal_outputs() -> None:
+    runs = []
+    for _ in range(2):
+        bench = Bench()
+        bench.start()
+        bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+        bench.run(80)
+        runs.append(bench.setpoints)
+    assert runs[0] == runs[1]
