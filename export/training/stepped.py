@@ -35,12 +35,12 @@ class SteppedArm:
     def __init__(self, world: World, robot: Robot | None = None) -> None:
         robot = robot or load_robot("sim_arm")
         self.world = world
+        self._units = JointUnits(robot, load_calibration(CALIBRATION, robot))
         self.config: CoreConfig = core_config(
-            robot, control_hz=None, chunk_steps=CHUNK_STEPS, chunk_dt_ns=round(DT_S * 1e9)
+            robot, self._units, control_hz=None, chunk_steps=CHUNK_STEPS, chunk_dt_ns=round(DT_S * 1e9)
         )
         self.tick_s = self.config.dt_ns * 1e-9
         self.ticks_per_action = round(DT_S / self.tick_s)
-        self._units = JointUnits(robot, load_calibration(CALIBRATION, robot))
         self._physics_steps = round(self.tick_s / World.STEP_S)
         self._smoother = Smoother(self.config.kinematic, self.tick_s)
         for index, joint in enumerate(robot.joints):
