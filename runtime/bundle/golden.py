@@ -1,7 +1,7 @@
 """The golden samples: recorded inputs of the graph and what it answered on the exporting machine.
 
-An .npz without pickles. `input.NAME` and `output.NAME` for every input and output of the program's graph,
-each with the samples along the first axis: [N, ...] where the graph has [1, ...]. The policy process replays
+An .npz without pickles: one array for every input and output of the program's graph, under its name, with
+the samples along the first axis: [N, ...] where the graph has [1, ...]. The policy process replays
 some of them at start, so that a backend, driver or processor that computes something else is refused.
 """
 
@@ -50,8 +50,7 @@ class Golden:
 def pack_golden(inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> bytes:
     """The .npz of samples stacked along the first axis."""
     buffer = io.BytesIO()
-    named = {f"input.{name}": array for name, array in inputs.items()}
-    named |= {f"output.{name}": array for name, array in outputs.items()}
+    named = {**inputs, **outputs}
     np.savez_compressed(buffer, **named)  # pyright: ignore[reportArgumentType] (names as keys)
     return buffer.getvalue()
 
@@ -74,7 +73,7 @@ def unpack_golden(data: bytes, graph: Graph) -> Golden:
         raise ValueError(f"it unpacks to {unpacked} bytes, over the {MAX_BYTES} allowed")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays: Arrays = {name: file[name] for name in file.files}
-    golden = Golden(_pick(arrays, "input.", graph.inputs), _pick(arrays, "output.", graph.outputs))
+    golden = Golden(_pick(arrays, graph.inputs), _pick(arrays, graph.outputs))
     counts = {len(array) for array in (*golden.inputs.values(), *golden.outputs.values())}
     if len(counts) != 1 or 0 in counts or len(arrays) != len(graph.inputs) + len(graph.outputs):
         raise ValueError(
@@ -83,13 +82,13 @@ def unpack_golden(data: bytes, graph: Graph) -> Golden:
     return golden
 
 
-def _pick(arrays: Arrays, prefix: str, tensors: Sequence[Tensor]) -> Arrays:
+def _pick(arrays: Arrays, tensors: Sequence[Tensor]) -> Arrays:
     out: Arrays = {}
     for tensor in tensors:
-        array = arrays[prefix + tensor.name]
+        array = arrays[tensor.name]
         if array.dtype != np.dtype(tensor.dtype) or list(array.shape[1:]) != tensor.shape[1:]:
             raise ValueError(
-                f"{prefix}{tensor.name} is {array.dtype} {list(array.shape)}, "
+                f"{tensor.name} is {array.dtype} {list(array.shape)}, "
                 f"expected {tensor.dtype} [N, {', '.join(map(str, tensor.shape[1:]))}]"
             )
         out[tensor.name] = array
