@@ -84,7 +84,8 @@ def _try_backend(backend: str, log: Path, port: int, seed: int, realtime: bool) 
             stderr=errors,
             pass_fds=[far.fileno()],
             start_new_session=True,
-            env={**os.environ, "MUJOCO_GL": backend},
+            # Software rendering in the caller's thread: workers would not share its priority.
+            env={"LP_NUM_THREADS": "0", **os.environ, "MUJOCO_GL": backend},
         )
     far.close()
     near.settimeout(START_TIMEOUT_S)

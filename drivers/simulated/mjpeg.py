@@ -8,8 +8,10 @@ the stream. Each client has a thread; a slow one skips pictures and delays nobod
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,12 +48,23 @@ class Stage:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._newest: Picture | None = None
-        self._waiting = 0
+        self._watchers = 0
 
     @property
     def wanted(self) -> bool:
-        """Whether anyone waits for a picture."""
-        return self._waiting > 0
+        """Whether anyone watches."""
+        return self._watchers > 0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Counts the caller among those who watch."""
+        with self._changed:
+            self._watchers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._watchers -= 1
 
     def show(self, picture: Picture) -> None:
         with self._changed:
@@ -61,13 +74,9 @@ class Stage:
     def wait_newer(self, sequence: int, timeout_s: float) -> Picture | None:
         """The newest picture once it is newer than `sequence`; None after the timeout."""
         with self._changed:
-            self._waiting += 1
-            try:
-                self._changed.wait_for(
-                    lambda: self._newest is not None and self._newest.sequence > sequence, timeout_s
-                )
-            finally:
-                self._waiting -= 1
+            self._changed.wait_for(
+                lambda: self._newest is not None and self._newest.sequence > sequence, timeout_s
+            )
             newest = self._newest
             return newest if newest is not None and newest.sequence > sequence else None
 
@@ -161,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _snapshot(self) -> None:
         stage = self.camera.stage
         before = stage.wait_newer(-1, 0.0)
-        picture = stage.wait_newer(before.sequence if before else -1, PICTURE_TIMEOUT_S)
+        with stage.watched():
+            picture = stage.wait_newer(before.sequence if before else -1, PICTURE_TIMEOUT_S)
         if picture is None:
             self.send_error(503, "the camera delivers no picture")
             return
@@ -172,6 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
         self.send_header("Cache-Control", "no-cache")
         self.end_headers()
+        with self.camera.stage.watched():
+            self._send_pictures()
+
+    def _send_pictures(self) -> None:
         sequence = -1
         while not self.camera.closing.is_set():
             picture = self.camera.stage.wait_newer(sequence, 0.5)
