@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.types import Session
+from ..bundle.golden import read_golden
 from ..bundle.reading import LoadedBundle
 from ..bundle.schema import Bundle
 from .action_space import ActionSpace
@@ -106,25 +105,16 @@ class Program:
     def self_test(self, bundle: LoadedBundle) -> float:
         """Replays the golden samples; returns the largest difference of any output.
 
-        The golden file holds one array per graph input and output, samples stacked along a first axis.
-        Raises `ProgramError` when a difference is above the bundle's tolerance or not finite.
+        Raises `ProgramError` when a difference is above the bundle's tolerance or not finite, `BundleError`
+        when the samples do not fit the graph.
         """
-        golden = _read_golden(bundle.read(self.spec.numerics.golden))
-        missing = [name for name in (*self._shapes, *self._outputs) if name not in golden]
-        if missing:
-            raise ProgramError(f"the golden samples lack {', '.join(missing)}; export the bundle again")
-        stacks = {
-            name: _stack(name, golden[name], shape)
-            for name, shape in [*((n, s) for n, (_, s) in self._shapes.items()), *self._outputs.items()]
-        }
-        counts = {len(stack) for stack in stacks.values()}
-        if len(counts) != 1 or counts == {0}:
-            raise ProgramError("the golden samples have no or different numbers of rows; export again")
+        golden = read_golden(bundle)
         worst = 0.0
-        for index in range(counts.pop()):
-            outputs = self._session.run({name: stacks[name][index] for name in self._shapes})
-            for name in self._outputs:
-                difference = np.abs(outputs[name].astype(np.float64) - stacks[name][index])
+        for index in range(golden.count):
+            inputs, expected = golden.sample(index)
+            outputs = self._session.run(inputs)
+            for name, wanted in expected.items():
+                difference = np.abs(outputs[name].astype(np.float64) - wanted)
                 worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else np.inf)
         if not worst <= self.spec.numerics.tolerance:
             raise ProgramError(
@@ -143,20 +133,3 @@ class Program:
         tokens = self.tokens(text)
         rows = [self.infer(images, position, tokens) for _ in range(runs)]
         return np.array([[row.end_ns - row.start_ns, row.session_run_ns] for row in rows])
-
-
-def _read_golden(data: bytes) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ProgramError(f"the golden samples cannot be read: {error}; export the bundle again") from error
-
-
-def _stack(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    size = int(np.prod(shape))
-    if array.size == 0 or array.size % size:
-        raise ProgramError(
-            f"golden {name} is {list(array.shape)}, not a stack of {list(shape)}; export again"
-        )
-    return array.reshape(-1, *shape)

@@ -1,0 +1,220 @@
+"""`vla-run --check`: looks at everything that a run needs, moves nothing, prints expected, actual and fix."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from ..drivers.arm import open_arm
+from ..drivers.cameras.open import open_camera
+from ..drivers.errors import DriverError
+from .backends.types import BackendError
+from .bundle.contract import check_contract
+from .bundle.errors import BundleError
+from .bundle.last import state_folder
+from .control.gate import FeetechGate
+from .control.latch import LatchFile
+from .exit_codes import ExitCode, Refused
+from .policy.action_space import ActionSpaceError, NonFiniteAction
+from .policy.config import Limits, PolicyConfig
+from .policy.process import load_program
+from .policy.program import ProgramError
+from .resolve import Resolved, resolve
+from .run import make_setup, wishes_of
+
+CAMERA_SECONDS = 1.0
+_MIN_FPS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the check."""
+
+    what: str
+    expected: str
+    actual: str
+    ok: bool
+    fix: str = ""
+
+
+def check(args: argparse.Namespace) -> int:
+    """Prints the rows and the plan; FINISHED when all is well, REFUSED otherwise."""
+    try:
+        resolved = resolve(wishes_of(args))
+    except Refused as error:
+        _show(
+            [Row("resolve", "bundle, task, robot and cameras that fit", "refused", False, str(error))], args
+        )
+        return ExitCode.REFUSED
+    rows = [*_choice_rows(resolved), *_contract_rows(resolved), *_policy_rows(args, resolved)]
+    for name, source in resolved.cameras.items():
+        rows.append(_camera_row(name, source))
+    rows += [*_arm_rows(resolved), *_limit_rows(resolved), *_real_time_rows(args)]
+    _show(rows, args)
+    return ExitCode.FINISHED if all(row.ok for row in rows) else ExitCode.REFUSED
+
+
+def _choice_rows(resolved: Resolved) -> Iterator[Row]:
+    for choice in resolved.choices:
+        yield Row(choice.what, choice.why, choice.value, True)
+    bundle = resolved.bundle
+    yield Row("bundle files", "size and sha256 as listed", f"{len(bundle.spec.files)} verified", True)
+
+
+def _contract_rows(resolved: Resolved) -> Iterator[Row]:
+    rows = check_contract(
+        resolved.bundle.spec, resolved.robot, list(resolved.cameras), control_hz=resolved.control_hz
+    )
+    for row in rows:
+        yield Row(row.what, row.bundle, row.robot, row.ok, "" if row.ok else row.fix)
+
+
+def _policy_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
+    config = PolicyConfig.model_validate(make_setup(args, resolved).configs["policy"])
+    try:
+        _, details = load_program(config)
+    except (BundleError, BackendError, ActionSpaceError, ProgramError, NonFiniteAction, DriverError) as error:
+        yield Row("policy", "loads and passes its self-test", "refused", False, str(error))
+        return
+    yield Row(
+        "self-test",
+        f"at most {details['self_test_tolerance']:.3g}",
+        f"{details['self_test_max_abs']:.3g} ({details['backend']})",
+        True,
+    )
+    action = resolved.bundle.spec.action
+    horizon_ms = action.steps * action.dt_s * 1e3
+    yield Row(
+        "inference p99",
+        f"below the chunk's {horizon_ms:.0f} ms",
+        f"{details['inference_p99_ms']:.1f} ms",
+        details["inference_p99_ms"] < horizon_ms,
+    )
+
+
+def _camera_row(name: str, source: str) -> Row:
+    limit_ms = Limits().frame_age_ns / 1e6
+    expected = f"pictures, at least {_MIN_FPS:g} a second, at most {limit_ms:.0f} ms old"
+    camera = open_camera(f"{name}={source}")
+    try:
+        camera.start()
+        first = camera.latest()
+        time.sleep(CAMERA_SECONDS)
+        last = camera.latest()
+        age_ms = (time.monotonic_ns() - last.stamp_ns) / 1e6 if last else 0.0
+    except DriverError as error:
+        return Row(f"camera {name}", expected, "none", False, str(error))
+    finally:
+        camera.close()
+    if first is None or last is None or last.sequence == first.sequence:
+        return Row(f"camera {name}", expected, "no new picture", False, "check that the camera streams")
+    fps = (last.sequence - first.sequence) / ((last.arrival_ns - first.arrival_ns) / 1e9)
+    height, width = last.image.shape[:2]
+    ok = fps >= _MIN_FPS and age_ms <= limit_ms
+    actual = (
+        f"{width}x{height}, {fps:.1f} a second, {age_ms:.0f} ms old, stamped by {last.stamp_source.value}"
+    )
+    fix = "" if ok else "more light, a smaller picture, or a better link"
+    return Row(f"camera {name}", expected, actual, ok, fix)
+
+
+def _arm_rows(resolved: Resolved) -> Iterator[Row]:
+    reason = LatchFile.of(state_folder(), resolved.arm).reason()
+    yield Row(
+        "earlier stop",
+        "none, or reset",
+        reason or "none",
+        reason is None,
+        "look at the arm, then use --reset",
+    )
+    # The gate of the control process, in its first phase: reading only.
+    arm = open_arm(resolved.arm, resolved.robot, resolved.calibration, FeetechGate())
+    try:
+        motors = arm.connect()
+        yield Row(
+            "motors",
+            f"{len(resolved.robot.joints)}",
+            ", ".join(f"{m.motor_id}: {m.model}" for m in motors),
+            True,
+        )
+        for row in arm.check():
+            yield Row(row.name, row.expected, row.actual, row.ok, row.fix)
+        joint = arm.read()
+    except DriverError as error:
+        yield Row("arm", f"answers on {resolved.arm}", "no", False, str(error))
+        return
+    finally:
+        arm.close()
+    for index, spec in enumerate(resolved.robot.joints):
+        low, high = spec.limits.position
+        value = joint.position[index]
+        slack = 0.05 * (high - low)
+        yield Row(
+            f"{spec.name}: rests inside",
+            f"{low:g} .. {high:g} {spec.unit}",
+            f"{value:.3f}",
+            low - slack <= value <= high + slack,
+            "move the joint inside its limits by hand (torque is off)",
+        )
+
+
+def _limit_rows(resolved: Resolved) -> Iterator[Row]:
+    for joint in resolved.robot.joints:
+        limits = joint.limits
+        yield Row(
+            f"{joint.name}: limits",
+            "position, velocity, acceleration, jerk",
+            f"[{limits.position[0]:g}, {limits.position[1]:g}], {limits.velocity:g}/s, "
+            f"{limits.acceleration:g}/s2, {limits.jerk:g}/s3",
+            True,
+        )
+
+
+def _real_time_rows(args: argparse.Namespace) -> Iterator[Row]:
+    if args.rt == "off":
+        return
+    allowed = os.geteuid() == 0 or _rtprio_limit() >= 80
+    yield Row(
+        "real time",
+        "SCHED_FIFO 80 allowed",
+        "allowed" if allowed else "not allowed",
+        allowed or args.rt == "warn",
+        "" if allowed else "add 'rtprio 90' for your user in /etc/security/limits.d, or --rt off",
+    )
+
+
+def _rtprio_limit() -> int:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+
+
+def _show(rows: list[Row], args: argparse.Namespace) -> None:
+    if args.json:
+        print(
+            json.dumps({"ok": all(row.ok for row in rows), "rows": [asdict(row) for row in rows]}, indent=2)
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "what", "expected", "actual", "fix", show_lines=False)
+    for row in rows:
+        mark = "[green]ok[/]" if row.ok else "[bold red]no[/]"
+        table.add_row(mark, *(_plain(text) for text in (row.what, row.expected, row.actual, row.fix)))
+    console = Console()
+    console.print(table)
+    wrong = sum(not row.ok for row in rows)
+    console.print(
+        "ready to run" if not wrong else f"{wrong} row{'s' if wrong > 1 else ''} to fix before a run"
+    )
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

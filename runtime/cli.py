@@ -1,0 +1,165 @@
+"""vla-run: drives an arm with an exported policy."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from .exit_codes import ExitCode, Refused, UsageError
+
+_EPILOG = """\
+exit codes: 0 finished · 2 usage · 3 refused before torque · 4 protective stop · 5 internal error ·
+129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM after a controlled stop.
+keys: n ends the task · space is a protective stop · r resets it (never moves the arm) · q quits.
+signals: SIGUSR1 ends the task under way; the next one follows.
+This is not a safety device: keep a hardware emergency stop that cuts the motors' power within reach."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vla-run",
+        description="Drive a robot arm with an exported policy (a bundle, NAME.vla).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "bundle", nargs="?", help="bundle folder; default: the only *.vla here, else the last exported"
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="[NAME=]SOURCE",
+        help="/dev/videoN, http(s)://..., rtsp://... or a video file; repeatable",
+    )
+    parser.add_argument("--arm", metavar="URL", help="serial:/dev/ttyUSB0 or socket://host:port")
+    parser.add_argument("--robot", help="robot name or .yaml file; default: probe the bus")
+    parser.add_argument("--calibration", metavar="FILE", help="LeRobot calibration JSON")
+    parser.add_argument("--robot-id", metavar="ID", help="which of LeRobot's calibrations: ID.json")
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="instruction; repeatable: one after another",
+    )
+    parser.add_argument(
+        "--duration", type=_positive, metavar="S", help="wall time for each task; default: until ended"
+    )
+    parser.add_argument(
+        "--pause",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="wait at the start pose before each task",
+    )
+    parser.add_argument("--control-hz", type=_rate, metavar="HZ", help="default: the robot file's")
+    parser.add_argument(
+        "--rt",
+        choices=("strict", "warn", "off"),
+        default="warn",
+        help="real-time set-up: refuse, warn (default), or none",
+    )
+    parser.add_argument(
+        "--cpu", type=_core, metavar="N", help="core for control; default: the last one, with --rt off: any"
+    )
+    parser.add_argument(
+        "--threads", type=_threads, default=1, metavar="N", help="inference threads (default 1)"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the report")
+    parser.add_argument("--events", type=Path, metavar="FILE", help="append every event as a JSON line")
+    parser.add_argument("--dry-run", action="store_true", help="everything but torque")
+    parser.add_argument(
+        "--check", action="store_true", help="check and print the plan, move nothing, exit 0 or 3"
+    )
+    parser.add_argument("--json", action="store_true", help="with --check: print JSON")
+    parser.add_argument(
+        "--reset", action="store_true", help="acknowledge the protective stop of an earlier run"
+    )
+    parser.add_argument(
+        "--on-stop",
+        choices=("wait", "exit"),
+        help="after a protective stop; default: wait at a terminal, else exit",
+    )
+    parser.add_argument(
+        "--write-gains", action="store_true", help="write the robot file's gains into the motors (EEPROM)"
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    return parser  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"holdfast {version('holdfast')}")
+        return ExitCode.FINISHED
+    try:
+        if args.json and not args.check:
+            raise UsageError("--json belongs to --check")
+        if args.check:
+            from .check import check
+
+            return check(args)
+        from .run import run
+
+        return run(args)
+    except UsageError as error:
+        print(f"vla-run: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    except Refused as error:
+        print(f"vla-run: refused: {error}", file=sys.stderr)
+        return ExitCode.REFUSED
+    except KeyboardInterrupt:
+        print("vla-run: interrupted before anything was started", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = _number(text)
+    if not 10 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not within 10 .. 1000 Hz")
+    return value
+
+
+def _core(text: str) -> int:
+    import os
+
+    cores = sorted(os.sched_getaffinity(0))
+    if int(text) not in cores:
+        raise argparse.ArgumentTypeError(f"core {text} is not one of {cores}")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    if not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text} is not within 1 .. 64")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""vla-run proper: resolve, announce, supervise, report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from .bundle.last import state_folder
+from .exit_codes import ExitCode, Refused
+from .live import Display
+from .policy.config import Limits
+from .report import build_report, summary_lines, write_report
+from .resolve import Resolved, Wishes, resolve
+from .stages import Plan
+from .supervisor import RunLog, RunSetup, supervise
+
+
+def wishes_of(args: argparse.Namespace) -> Wishes:
+    return Wishes(
+        bundle=args.bundle,
+        tasks=args.task,
+        robot=args.robot,
+        calibration=args.calibration,
+        robot_id=args.robot_id,
+        arm=args.arm,
+        cameras=args.camera,
+        control_hz=args.control_hz,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit code. Raises `UsageError` and `Refused`, before anything was started."""
+    _check_writable(args.report, args.events)
+    resolved = resolve(wishes_of(args))
+    setup = make_setup(args, resolved)
+    for choice in resolved.choices:
+        print(f"{choice.what}: {choice.value} ({choice.why})")
+    for name, source in resolved.cameras.items():
+        print(f"camera {name}: {source}")
+    print(f"arm: {resolved.arm}, control at {resolved.control_hz:g} Hz", flush=True)
+    try:
+        with Display(resolved.robot) as display:
+            log = supervise(setup, display)
+    except OSError as error:
+        print(f"vla-run: cannot start: {error}", file=sys.stderr)
+        return ExitCode.INTERNAL
+    return _finish(args, resolved, log)
+
+
+def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
+    """The plan and the configurations of both children."""
+    spec = resolved.bundle.spec
+    limits = Limits()
+    session = secrets.randbits(64)
+    plan = Plan(
+        tasks=resolved.tasks,
+        duration_s=args.duration,
+        pause_s=args.pause,
+        on_stop=args.on_stop or ("wait" if sys.stdin.isatty() and sys.stdout.isatty() else "exit"),
+        horizon_s=spec.action.steps * spec.action.dt_s,
+        frame_age_s=limits.frame_age_ns / 1e9,
+    )
+    robot, calibration = str(resolved.robot_path.resolve()), str(resolved.calibration.path.resolve())
+    control = {
+        "session": session,
+        "robot": robot,
+        "calibration": calibration,
+        "arm": resolved.arm,
+        "control_hz": args.control_hz,
+        "rt": args.rt,
+        "dry_run": args.dry_run,
+        "write_gains": args.write_gains,
+        "reset_latch": args.reset,
+        "state_dir": str(state_folder()),
+        "chunk_steps": spec.action.steps,
+        "chunk_dt_ns": round(spec.action.dt_s * 1e9),
+        "cpu": _control_core(args),
+    }
+    policy = {
+        "session": session,
+        "bundle": str(resolved.bundle.path.resolve()),
+        "robot": robot,
+        "calibration": calibration,
+        "cameras": resolved.cameras,
+        "threads": args.threads,
+        "control_period_ns": round(1e9 / resolved.control_hz),
+        "limits": limits.model_dump(),
+    }
+    return RunSetup(
+        plan=plan,
+        session=session,
+        configs={"control": control, "policy": policy},
+        log_dir=state_folder() / "logs",
+        events=args.events,
+    )
+
+
+def _control_core(args: argparse.Namespace) -> int | None:
+    """The last core of several: interrupts and everything else gather on the first."""
+    if args.cpu is not None:
+        return args.cpu
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[-1] if args.rt != "off" and len(cores) > 1 else None
+
+
+def _finish(args: argparse.Namespace, resolved: Resolved, log: RunLog) -> int:
+    options: dict[str, Any] = {
+        "duration_s": args.duration,
+        "pause_s": args.pause,
+        "control_hz": resolved.control_hz,
+        "rt": args.rt,
+        "cpu": _control_core(args),
+        "threads": args.threads,
+        "dry_run": args.dry_run,
+    }
+    report = build_report(log, resolved, options)
+    code = log.exit_code
+    stream = sys.stderr if code in (ExitCode.REFUSED, ExitCode.INTERNAL) else sys.stdout
+    for index, line in enumerate(summary_lines(report)):
+        print(f"vla-run: {line}" if index == 0 else line, file=stream)
+    if args.report is not None:
+        try:
+            write_report(args.report, report)
+        except OSError as error:
+            print(f"vla-run: the report cannot be written: {error}", file=sys.stderr)
+            return code or ExitCode.INTERNAL
+        print(f"report: {args.report}")
+    return code
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """A run whose report cannot be written is noticed before it, not after. Raises `Refused`."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK) or path.is_dir():
+            raise Refused(f"{path} cannot be written; name a file in a folder that exists and is writable")

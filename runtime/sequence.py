@@ -1,0 +1,342 @@
+"""The sequence of a run: what the supervisor does upon each thing that happens. No I/O, no clock.
+
+`Sequence` takes events, exits of the children, signals, keys and the time, and returns `Action`s; the
+supervisor carries them out. A test can therefore play any run, and any order of mishaps, without a process.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from .exit_codes import ExitCode
+from .messages import Arm, Event, Message, Phase, Quit, Reset, Snapshot, Stop, Task
+from .stages import (
+    CONTROL_SILENCE_S,
+    DEADLINES_S,
+    LAST_GRACE_S,
+    MIN_CHUNK_AGE_S,
+    MIN_SILENCE_S,
+    SIGNAL_EXITS,
+    Action,
+    Child,
+    End,
+    Journal,
+    Plan,
+    Send,
+    Stage,
+    TaskRecord,
+    describe_status,
+)
+
+_SECOND = 1_000_000_000
+
+
+class Sequence:
+    """One run. Every method returns the actions to carry out, in order."""
+
+    def __init__(self, plan: Plan, now_ns: int) -> None:
+        self.plan = plan
+        self.stage = Stage.STARTING
+        self.records = [TaskRecord(i + 1, text) for i, text in enumerate(plan.tasks)]
+        self.phase = Phase.CONNECT
+        self.stops: list[str] = []
+        self.inference_p99_s = 0.0
+        self.reason = ""
+        """Why the run ended as it did, for a person."""
+        self._index = 0
+        self._since_ns = now_ns
+        self._connected = self._ready = False
+        self._control_heard_ns = now_ns
+        self._alive: set[Child] = {"control", "policy"}
+        self._signal: int | None = None
+        self._code: ExitCode | None = None
+        self._stopped = False
+        self._policy_lost = False
+        self._asked_here_ns: int | None = None
+        self._late = False
+
+    @property
+    def task(self) -> TaskRecord | None:
+        """The task under way or next; None after the last."""
+        return self.records[self._index] if self._index < len(self.records) else None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process exits with; meaningful once `stage` is DONE."""
+        if self._code is not None:
+            return self._code
+        if self._stopped or self._policy_lost:
+            return ExitCode.PROTECTIVE_STOP
+        if self._signal is not None:
+            return SIGNAL_EXITS[signal.Signals(self._signal)]
+        return ExitCode.FINISHED
+
+    def on_event(self, child: Child, event: Event, now_ns: int) -> list[Action]:
+        """An event of a child."""
+        if child == "control":
+            self._control_heard_ns = now_ns
+        handler = {
+            ("control", "connected"): self._on_connected,
+            ("policy", "ready"): self._on_ready,
+            ("control", "refused"): self._on_refused,
+            ("policy", "refused"): self._on_refused,
+            ("control", "at_start"): self._on_at_start,
+            ("control", "holding"): self._on_holding,
+            ("control", "stop"): self._on_stop,
+            ("control", "reset"): self._on_reset,
+        }.get((child, event.code))
+        return handler(event, now_ns) if handler else []
+
+    def on_snapshot(self, snapshot: Snapshot, now_ns: int) -> list[Action]:
+        """Control is alive and says in which phase."""
+        self._control_heard_ns = now_ns
+        self.phase = snapshot.phase
+        return []
+
+    def on_exit(self, child: Child, status: int, now_ns: int) -> list[Action]:
+        """A child has ended; `status` as of `subprocess` (negative: the signal that killed it)."""
+        self._alive.discard(child)
+        handler = self._control_exit if child == "control" else self._policy_exit
+        return handler(status, now_ns)
+
+    def on_signal(self, number: int, now_ns: int) -> list[Action]:
+        """SIGINT, SIGTERM and SIGHUP end the run; SIGUSR1 ends the task under way."""
+        if number == signal.SIGUSR1:
+            return self._finish_task(now_ns, "ended by SIGUSR1") if self.stage == Stage.RUNNING else []
+        name = signal.Signals(number).name
+        if self._signal is not None:
+            return [Journal("signal", f"{name} again: stopping here, no further motion"), *self._here(now_ns)]
+        self._signal = number
+        self.reason = self.reason or f"ended by {name}"
+        return [Journal("signal", name), *self._quit(now_ns)]
+
+    def on_key(self, key: str, now_ns: int) -> list[Action]:
+        """A key pressed at the terminal: n, r, q or space."""
+        if key == " " and self.stage in (Stage.RETURNING, Stage.PAUSING, Stage.RUNNING, Stage.ENDING):
+            return [Send("control", Stop(2, True, "a person pressed the space bar"))]
+        if key == "q":
+            self.reason = self.reason or "ended by a person"
+            return self._quit(now_ns)
+        if key == "r" and self.stage == Stage.STOPPED:
+            return [Send("control", Reset()), *self._to("policy", Reset())]
+        if key == "n" and self.stage == Stage.RUNNING:
+            return self._finish_task(now_ns, "ended by a person")
+        if key == "n" and self.stage == Stage.HELD:
+            return self._return(now_ns) if "policy" in self._alive else self._quit(now_ns)
+        return []
+
+    def on_time(self, now_ns: int) -> list[Action]:
+        """Everything that time alone decides; called often."""
+        if self.stage == Stage.PAUSING and self._stayed_s(now_ns) >= self.plan.pause_s:
+            return self._start_task(now_ns)
+        duration = self.plan.duration_s
+        if self.stage == Stage.RUNNING and duration is not None and self._stayed_s(now_ns) >= duration:
+            return self._finish_task(now_ns, "time is up")
+        if "control" in self._alive and self._connected:
+            silence_s = (now_ns - self._control_heard_ns) / _SECOND
+            if silence_s > CONTROL_SILENCE_S:
+                self._connected = False
+                self._internal(f"the control process has been silent for {silence_s:.1f} s and was killed")
+                return [Journal("late", self.reason), *self._end_policy(True), End("control", now=True)]
+        here_ns = self._asked_here_ns
+        if here_ns is not None and "control" in self._alive and now_ns - here_ns > LAST_GRACE_S * _SECOND:
+            self._internal("the control process did not stop in time and was killed")
+            return [End("control", now=True)]
+        limit_s = DEADLINES_S.get(self.stage)
+        if self.stage == Stage.QUITTING and not self._connected:
+            limit_s = LAST_GRACE_S
+        if limit_s is None or self._stayed_s(now_ns) <= limit_s:
+            return []
+        return self._too_late(now_ns, limit_s)
+
+    def _too_late(self, now_ns: int, limit_s: float) -> list[Action]:
+        if self.stage == Stage.LEAVING:
+            return [End("policy", now=True)]
+        if self._late:
+            return []
+        self._late = True
+        waited_for = "" if self.stage != Stage.STARTING else f": {self._missing()} not ready"
+        self._internal(f"no answer within {limit_s:.0f} s while {self.stage.value}{waited_for}")
+        actions: list[Action] = [Journal("late", self.reason), *self._end_policy(True)]
+        if self.stage != Stage.QUITTING:
+            actions += self._pause_policy(now_ns, "no answer in time")
+            self._enter(Stage.QUITTING, now_ns)
+        # What does not answer as expected shall not move any more.
+        return [*actions, *self._here(now_ns)]
+
+    def _missing(self) -> str:
+        names = [("control", self._connected), ("policy", self._ready)]
+        return " and ".join(name for name, there in names if not there)
+
+    # What the children say
+
+    def _on_connected(self, event: Event, now_ns: int) -> list[Action]:
+        self._connected = True
+        return self._begin_if_ready(now_ns)
+
+    def _on_ready(self, event: Event, now_ns: int) -> list[Action]:
+        if not self._ready:
+            self._ready = True
+            self.inference_p99_s = event.value / 1e3
+        return self._begin_if_ready(now_ns)
+
+    def _begin_if_ready(self, now_ns: int) -> list[Action]:
+        if self.stage == Stage.STARTING and self._connected and self._ready:
+            return self._return(now_ns)
+        return []
+
+    def _on_refused(self, event: Event, now_ns: int) -> list[Action]:
+        if event.text.startswith("policy_lost"):
+            # A consequence: how the policy process ended decides.
+            return []
+        if self._code is None:
+            self._code = ExitCode.REFUSED
+            self.reason = event.text
+        return self._quit(now_ns)
+
+    def _on_at_start(self, event: Event, now_ns: int) -> list[Action]:
+        task = self.task
+        if self.stage != Stage.RETURNING or task is None:
+            return []
+        task.ready_ns = now_ns
+        self._enter(Stage.PAUSING, now_ns)
+        return [Journal("task_ready", task.text)]
+
+    def _on_holding(self, event: Event, now_ns: int) -> list[Action]:
+        if self.stage != Stage.ENDING:
+            return []
+        self._index += 1
+        if self.task is None:
+            self.reason = self.reason or "all tasks done"
+            return self._quit(now_ns)
+        return self._return(now_ns)
+
+    def _on_stop(self, event: Event, now_ns: int) -> list[Action]:
+        self.stops.append(event.text)
+        self._stopped = True
+        self.reason = f"protective stop: {event.text}"
+        actions = self._pause_policy(now_ns, "protective stop")
+        if self.stage in (Stage.QUITTING, Stage.LEAVING, Stage.DONE):
+            return actions
+        self._enter(Stage.STOPPED, now_ns)
+        return [*actions, *(self._quit(now_ns) if self.plan.on_stop == "exit" else [])]
+
+    def _on_reset(self, event: Event, now_ns: int) -> list[Action]:
+        if self.stage != Stage.STOPPED or event.text.startswith("refused"):
+            return []
+        self._stopped = False
+        self.reason = ""
+        self._enter(Stage.HELD, now_ns)
+        return []
+
+    # Steps
+
+    def _return(self, now_ns: int) -> list[Action]:
+        self._enter(Stage.RETURNING, now_ns)
+        return [Send("control", self._arm(follow=False))]
+
+    def _start_task(self, now_ns: int) -> list[Action]:
+        task = self.task
+        assert task is not None
+        task.start_ns, task.outcome = now_ns, "running"
+        self._enter(Stage.RUNNING, now_ns)
+        return [
+            Journal("task_start", task.text),
+            Send("policy", Task(task.task_id, task.text)),
+            Send("control", self._arm(follow=True)),
+        ]
+
+    def _finish_task(self, now_ns: int, outcome: str) -> list[Action]:
+        actions = self._pause_policy(now_ns, outcome)
+        self._enter(Stage.ENDING, now_ns)
+        return [*actions, Send("control", Stop(2, False, f"task finished: {outcome}"))]
+
+    def _pause_policy(self, now_ns: int, outcome: str) -> list[Action]:
+        """The policy pauses; the task under way is closed with `outcome`."""
+        task = self.task
+        if task is None or task.outcome != "running":
+            return []
+        task.end_ns, task.outcome = now_ns, outcome
+        return [*self._to("policy", Task(task.task_id, "")), Journal("task_end", f"{task.text}: {outcome}")]
+
+    def _quit(self, now_ns: int) -> list[Action]:
+        """Ends the run: control first (it stops, parks and releases), then the policy process."""
+        if self.stage in (Stage.QUITTING, Stage.LEAVING, Stage.DONE):
+            return []
+        actions = self._pause_policy(now_ns, self.reason or "ended")
+        if "control" not in self._alive:
+            return [*actions, *self._leave(now_ns)]
+        self._enter(Stage.QUITTING, now_ns)
+        return [*actions, Send("control", Quit(park=True))]
+
+    def _here(self, now_ns: int) -> list[Action]:
+        """Stop and hold in place, without parking."""
+        if "control" not in self._alive or self._asked_here_ns is not None:
+            return []
+        self._asked_here_ns = now_ns
+        return [Send("control", Quit(park=False))]
+
+    def _leave(self, now_ns: int) -> list[Action]:
+        if "policy" not in self._alive:
+            self._enter(Stage.DONE, now_ns)
+            return []
+        self._enter(Stage.LEAVING, now_ns)
+        # Before it is ready it does not read its channel; it holds nothing that needs care.
+        return [Send("policy", Quit())] if self._ready else self._end_policy(False)
+
+    def _end_policy(self, now: bool) -> list[Action]:
+        return [End("policy", now)] if "policy" in self._alive else []
+
+    def _control_exit(self, status: int, now_ns: int) -> list[Action]:
+        expected = {ExitCode.FINISHED, ExitCode.REFUSED, ExitCode.PROTECTIVE_STOP}
+        if status == ExitCode.REFUSED and self._code is None:
+            self._code = ExitCode.REFUSED
+            self.reason = self.reason or "the control process refused to start"
+        elif status == ExitCode.PROTECTIVE_STOP:
+            self._stopped = True
+        elif status not in expected or (status == 0 and self.stage != Stage.QUITTING):
+            self._internal(
+                f"the control process ended unexpectedly ({describe_status(status)}); nothing holds or stops "
+                "the arm in software now: the motors keep their last goal"
+            )
+        return [*self._pause_policy(now_ns, self.reason or "ended"), *self._leave(now_ns)]
+
+    def _policy_exit(self, status: int, now_ns: int) -> list[Action]:
+        if self.stage == Stage.LEAVING:
+            self._enter(Stage.DONE, now_ns)
+        if self.stage in (Stage.QUITTING, Stage.DONE):
+            return []
+        if status == ExitCode.REFUSED and self.stage == Stage.STARTING:
+            self._code = self._code or ExitCode.REFUSED
+            self.reason = self.reason or "the policy process refused to start"
+            return self._quit(now_ns)
+        text = f"the policy process ended unexpectedly ({describe_status(status)})"
+        if self.stage == Stage.STARTING:
+            self._internal(text)
+            return [Journal("fault", text), *self._quit(now_ns)]
+        # Control notices by itself (end of the channel) and stops; the message only makes sure.
+        self._policy_lost = True
+        return [Journal("fault", text), Send("control", Stop(2, True, text))]
+
+    # Small things
+
+    def _arm(self, *, follow: bool) -> Arm:
+        task = self.task
+        assert task is not None
+        p99_s = self.inference_p99_s
+        age_s = min(max(MIN_CHUNK_AGE_S, self.plan.frame_age_s + 2 * p99_s), 0.75 * self.plan.horizon_s)
+        silence_s = max(MIN_SILENCE_S, 0.2 + 2 * p99_s)
+        return Arm(task.task_id, not follow, follow, int(age_s * _SECOND), int(silence_s * _SECOND))
+
+    def _to(self, child: Child, message: Message) -> list[Action]:
+        return [Send(child, message)] if child in self._alive else []
+
+    def _internal(self, text: str) -> None:
+        self.reason = text
+        self._code = ExitCode.INTERNAL
+
+    def _enter(self, stage: Stage, now_ns: int) -> None:
+        self.stage, self._since_ns = stage, now_ns
+
+    def _stayed_s(self, now_ns: int) -> float:
+        return (now_ns - self._since_ns) / _SECOND

@@ -1,0 +1,296 @@
+"""The supervisor: starts the children, carries out the `Sequence`, shows and records what happens.
+
+It never holds the motor port and moves nothing itself. When it dies, both children notice the end of their
+channels and bring the arm to its safe state.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from .channel import ChannelClosed
+from .children import COMMANDS, ChildProcess, spawn_children
+from .exit_codes import ExitCode
+from .inputs import Keyboard, Signals
+from .messages import Event, Heartbeat, Histogram, MessageError, Snapshot
+from .sequence import Sequence
+from .stages import Action, Child, End, Journal, Plan, Send, Stage, TaskRecord, describe_status
+
+HEARTBEAT_NS = 100_000_000
+_TURN_S = 0.05
+_MAX_EVENTS = 10_000
+
+
+class Screen(Protocol):
+    """Where a run is shown. Must not block: the supervisor's heartbeat keeps the arm moving."""
+
+    def line(self, text: str) -> None: ...
+
+    def show(self, run: RunLog) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of the run."""
+
+    t_ns: int
+    source: str
+    """control, policy or supervisor."""
+    code: str
+    text: str
+    value: float
+    task_id: int
+
+
+@dataclass(slots=True)
+class RunLog:
+    """Everything that a run leaves behind; the live view and the report read it."""
+
+    plan: Plan
+    started_ns: int
+    ended_ns: int = 0
+    stage: Stage = Stage.STARTING
+    tasks: list[TaskRecord] = field(default_factory=list)
+    task: TaskRecord | None = None
+    entries: list[Entry] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    """Events by code, also those beyond the number kept in `entries`."""
+    guards: list[str] = field(default_factory=list)
+    """What is armed, as control says it: `name: limit`."""
+    snapshot: Snapshot | None = None
+    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
+    """(source, stage) -> the newest."""
+    ready: dict[str, Any] = field(default_factory=dict)
+    """What the policy process measured before it was ready."""
+    stops: list[str] = field(default_factory=list)
+    lost_messages: dict[str, int] = field(default_factory=dict)
+    exit_code: ExitCode = ExitCode.INTERNAL
+    reason: str = ""
+    children: dict[str, str] = field(default_factory=dict)
+    """How each child ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSetup:
+    """All that `supervise` needs."""
+
+    plan: Plan
+    session: int
+    configs: Mapping[Child, Mapping[str, Any]]
+    log_dir: Path
+    events: Path | None = None
+    commands: Mapping[Child, list[str]] = field(default_factory=lambda: COMMANDS)
+
+
+def supervise(setup: RunSetup, screen: Screen, clock: Callable[[], int] = time.monotonic_ns) -> RunLog:
+    """Runs to the end, whatever happens, and returns the log with the exit code. Blocks.
+
+    Raises `OSError` when a child cannot be started or the event file cannot be written.
+    """
+    log = RunLog(setup.plan, clock())
+    events = setup.events.open("a", encoding="utf-8") if setup.events else None
+    try:
+        with Signals() as signals, Keyboard() as keyboard:
+            children = spawn_children(setup.configs, setup.session, setup.log_dir, setup.commands)
+            supervisor = _Supervisor(setup, log, screen, children, signals, keyboard, events, clock)
+            try:
+                supervisor.run()
+            finally:
+                supervisor.clean_up()
+    finally:
+        log.ended_ns = clock()
+        if events is not None:
+            events.close()
+    return log
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        setup: RunSetup,
+        log: RunLog,
+        screen: Screen,
+        children: dict[Child, ChildProcess],
+        signals: Signals,
+        keyboard: Keyboard,
+        events: TextIO | None,
+        clock: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._screen = screen
+        self._children = children
+        self._signals = signals
+        self._keyboard = keyboard
+        self._events = events
+        self._clock = clock
+        self._sequence = Sequence(setup.plan, clock())
+        self._ended: set[Child] = set()
+        self._heartbeat_ns = 0
+        self._poll = select.poll()
+        self._poll.register(signals, select.POLLIN)
+        if keyboard.active:
+            self._poll.register(keyboard, select.POLLIN)
+        for child in children.values():
+            self._poll.register(child.channel, select.POLLIN)
+        log.tasks = self._sequence.records
+
+    def run(self) -> None:
+        while self._sequence.stage != Stage.DONE:
+            ready = {fd for fd, _ in self._poll.poll(_TURN_S * 1000)}
+            self._read_person(ready)
+            for child in self._in_order():
+                self._read_child(child)
+            self._read_exits()
+            self._do(self._sequence.on_time(self._clock()))
+            self._beat()
+            self._log.stage = self._sequence.stage
+            self._log.task = self._sequence.task
+            self._screen.show(self._log)
+        self._log.exit_code = self._sequence.exit_code
+        self._log.reason = self._sequence.reason
+        self._log.stops = self._sequence.stops
+
+    def clean_up(self) -> None:
+        """Nothing is left running; logs without content are removed."""
+        for child in self._children.values():
+            child.channel.close()
+            if child.name not in self._ended:
+                # Only after an error of our own: the closed channel makes control stop the arm first.
+                _wait_or_kill(child)
+            self._log.lost_messages[child.name] = child.channel.lost
+            child.discard_empty_log()
+
+    def _in_order(self) -> list[ChildProcess]:
+        """Policy first: where it gave up, its own reason comes before control's remark that it is gone."""
+        return [self._children["policy"], self._children["control"]]
+
+    def _read_person(self, ready: set[int]) -> None:
+        if self._signals.fileno() in ready:
+            for number in self._signals.read():
+                self._do(self._sequence.on_signal(number, self._clock()))
+        if self._keyboard.active and self._keyboard.fileno() in ready:
+            keys = self._keyboard.read()
+            if keys is None:
+                self._poll.unregister(self._keyboard)
+            for key in keys or "":
+                self._do(self._sequence.on_key(key, self._clock()))
+
+    def _read_child(self, child: ChildProcess) -> None:
+        if not child.open:
+            return
+        try:
+            envelopes = child.channel.receive_all()
+        except ChannelClosed:
+            child.open = False
+            self._poll.unregister(child.channel)
+            return
+        except MessageError as error:
+            self._note("supervisor", "protocol", f"{child.name}: {error}")
+            return
+        for envelope in envelopes:
+            message = envelope.message
+            if isinstance(message, Snapshot):
+                self._log.snapshot = message
+                self._do(self._sequence.on_snapshot(message, self._clock()))
+            elif isinstance(message, Histogram):
+                self._log.histograms[child.name, message.stage] = message
+            elif isinstance(message, Event):
+                self._take_event(child.name, message)
+
+    def _take_event(self, source: Child, event: Event) -> None:
+        if event.code == "guard":
+            self._log.guards.append(event.text)
+        if (source, event.code) == ("policy", "ready") and event.text.startswith("{"):
+            self._log.ready = json.loads(event.text)
+        self._note(source, event.code, event.text, event.value, event.at_ns)
+        self._do(self._sequence.on_event(source, event, self._clock()))
+
+    def _read_exits(self) -> None:
+        for child in self._in_order():
+            name = child.name
+            status = None if name in self._ended else child.process.poll()
+            if status is None:
+                continue
+            for _ in range(2):
+                # What it said last (and the end of its channel) counts before the fact that it ended.
+                self._read_child(child)
+            self._ended.add(name)
+            self._log.children[name] = describe_status(status)
+            if status not in (ExitCode.FINISHED, ExitCode.REFUSED, ExitCode.PROTECTIVE_STOP):
+                tail = child.log_tail()
+                if tail:
+                    self._screen.line(f"{name}: {tail}")
+            self._do(self._sequence.on_exit(name, status, self._clock()))
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Journal):
+                self._note("supervisor", action.code, action.text)
+            elif isinstance(action, End):
+                self._children[action.child].end(action.now)
+            elif isinstance(action, Send):
+                self._send(action)
+
+    def _send(self, action: Send) -> None:
+        child = self._children[action.child]
+        if not child.open:
+            return
+        try:
+            sent = child.channel.send(action.message)
+        except ChannelClosed:
+            # Its exit is noticed, and acted upon, by its exit status.
+            return
+        if not sent:
+            kind = type(action.message).__name__
+            self._note("supervisor", "late", f"{child.name} does not read: a {kind} was lost")
+
+    def _beat(self) -> None:
+        now_ns = self._clock()
+        if now_ns - self._heartbeat_ns < HEARTBEAT_NS:
+            return
+        self._heartbeat_ns = now_ns
+        control = self._children["control"]
+        if control.open and "control" not in self._ended:
+            try:
+                control.channel.send(Heartbeat())
+            except ChannelClosed:
+                return
+
+    def _note(self, source: str, code: str, text: str, value: float = 0.0, t_ns: int = 0) -> None:
+        log, task = self._log, self._sequence.task
+        entry = Entry(t_ns or self._clock(), source, code, text, value, task.task_id if task else 0)
+        log.counts[code] = log.counts.get(code, 0) + 1
+        if len(log.entries) < _MAX_EVENTS:
+            log.entries.append(entry)
+        if self._events is not None:
+            row = {
+                "t_ns": entry.t_ns,
+                "source": source,
+                "code": code,
+                "text": text,
+                "value": value,
+                "task_id": entry.task_id,
+                "task": task.text if task else "",
+            }
+            self._events.write(json.dumps(row) + "\n")
+            self._events.flush()
+        self._screen.line(shown(entry))
+
+
+def shown(entry: Entry) -> str:
+    """An event as a line for a person."""
+    return f"{entry.source}: {entry.code}: {entry.text}" if entry.text else f"{entry.source}: {entry.code}"
+
+
+def _wait_or_kill(child: ChildProcess, grace_s: float = 10.0) -> None:
+    deadline = time.monotonic() + grace_s
+    while child.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.end(now=True)
+    child.process.wait()
