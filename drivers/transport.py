@@ -240,7 +240,11 @@ def _open_socket(url: str, baud: int, clock: Clock) -> Port:
 
 
 def _why(path: str, error: Exception) -> str:
+    # pyserial words a termios.error (which is no OSError) anew and leaves the number behind.
+    cause = error.__context__
     number = getattr(error, "errno", None)
+    if number is None and isinstance(cause, termios.error):
+        number = cause.args[0]
     if number in (errno.EACCES, errno.EPERM):
         return f"no permission to open {path}; join its group (often: sudo usermod -aG dialout $USER)"
     if number in (errno.EBUSY, errno.EAGAIN):

@@ -40,7 +40,7 @@ class FeetechArm:
         self.robot = robot
         self.units = JointUnits(robot, calibration)
         self._calibration = calibration
-        self._guard = guard
+        self.guard = guard
         self._clock = clock
         self._bus: FeetechBus | None = None
 
@@ -54,7 +54,7 @@ class FeetechArm:
     def connect(self) -> list[MotorInfo]:
         self.close()
         port = open_port(self.url, self.robot.bus.baud, self._clock)
-        self._bus = FeetechBus(port, self.robot.motor_ids, self._guard, self.robot.bus.reply_timeout_ms)
+        self._bus = FeetechBus(port, self.robot.motor_ids, self.guard, self.robot.bus.reply_timeout_ms)
         try:
             return [self._identify(joint.motor) for joint in self.robot.joints]
         except (BusError, ConfigError):
@@ -84,8 +84,8 @@ class FeetechArm:
         for joint, sample in zip(self.robot.joints, samples, strict=True):
             if sample.faults:
                 raise MotorFault(
-                    f"joint {joint.name}: motor {sample.motor_id} reports {codec.fault_names(sample.faults)}; "
-                    "no torque before it is gone (power-cycle the arm)",
+                    f"joint {joint.name}: motor {sample.motor_id} has {codec.fault_names(sample.faults)}; "
+                    "no torque with that (power-cycle the arm)",
                     sample.motor_id,
                 )
         for sample in samples:

@@ -102,7 +102,7 @@ class FeetechBus:
 
     def sync_write_goals(self, ticks: Sequence[int]) -> None:
         """Goal positions of all motors in one frame, in the order of `motor_ids`; nothing answers."""
-        self._send(codec.sync_write(self.motor_ids, REGISTERS["goal_position"], ticks))
+        self._send(codec.encode_goals(self.motor_ids, ticks))
 
     def close(self) -> None:
         self.port.close()
