@@ -1,0 +1,128 @@
+"""A bundle whose policy is a constant: every inference returns the same actions. Needs `onnx` to be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.runtime.bundle.golden import pack_golden
+from holdfast.runtime.bundle.writing import write_bundle
+
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+STEPS, DT_S, LENGTH = 16, 0.05, 8
+INPUTS = {"image": ("uint8", [1, 96, 96, 3]), "state": ("float32", [1, 6]), "tokens": ("int64", [1, LENGTH])}
+WORDS = {"touch": 1, "the": 2, "red": 3, "cube": 4}
+
+
+def constant_graph(actions: NDArray[np.float32]) -> bytes:
+    """An ONNX model with the demo policy's inputs that always returns `actions` [1, STEPS, joints]."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    kinds = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    value = numpy_helper.from_array(actions.astype(np.float32), "value")
+    graph = helper.make_graph(
+        [helper.make_node("Constant", [], ["actions"], value=value)],
+        "constant",
+        [helper.make_tensor_value_info(name, kinds[dtype], shape) for name, (dtype, shape) in INPUTS.items()],
+        [helper.make_tensor_value_info("actions", TensorProto.FLOAT, list(actions.shape))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return model.SerializeToString()
+
+
+def tiny_spec(robot_type: str = "sim_arm", default_task: str | None = "touch the red cube") -> dict[str, Any]:
+    """The JSON values of the bundle, without `files`."""
+    identity = {"source": "identity", "offset": [0.0] * 6, "scale": [1.0] * 6}
+    units = ["rad"] * 5 + ["0_100_of_range"]
+    elements = [{"name": name, "unit": unit} for name, unit in zip(JOINTS, units, strict=True)]
+    return {
+        "name": "tiny",
+        "family": "constant",
+        "robot_type": robot_type,
+        "program": {
+            "kind": "single",
+            "graph": "policy",
+            "image_inputs": {"front": "image"},
+            "state_input": "state",
+            "token_input": "tokens",
+            "action_output": "actions",
+        },
+        "graphs": {
+            "policy": {
+                "file": "graphs/policy.onnx",
+                "precision": "fp32",
+                "inputs": [{"name": k, "dtype": d, "shape": s} for k, (d, s) in INPUTS.items()],
+                "outputs": [{"name": "actions", "dtype": "float32", "shape": [1, STEPS, 6]}],
+            }
+        },
+        "cameras": [
+            {
+                "name": "front",
+                "height": 96,
+                "width": 96,
+                "channels": "rgb",
+                "layout": "hwc",
+                "dtype": "uint8",
+                "resize": "area",
+                "aspect": "stretch",
+                "scale": 1.0,
+                "mean": [],
+                "std": [],
+            }
+        ],
+        "state": {"elements": elements, "normalisation": identity},
+        "action": {
+            "space": "joint_delta",
+            "elements": [{**e, "relative": e["name"] != "gripper"} for e in elements],
+            "steps": STEPS,
+            "dt_s": DT_S,
+            "normalisation": [identity],
+        },
+        "task": {
+            "default": default_task,
+            "examples": ["touch the red cube"],
+            "tokenizer": {"kind": "words", "words": WORDS, "length": LENGTH, "pad": 0},
+        },
+        "numerics": {"golden": "golden/observations.npz", "tolerance": 1e-3},
+        "precision": {"requested": "fp32", "kept_fp32": {}, "bytes_per_dtype": {}, "nodes_per_dtype": {}},
+        "parity": {
+            "samples": 1,
+            "reference": "itself",
+            "cosine": 1.0,
+            "relative_l2": 0.0,
+            "max_abs": 0.0,
+            "rows": [{"element": "gripper", "unit": "rad", "max_abs": 0.0, "mean_abs": 0.0, "limit": 1.0}],
+        },
+        "provenance": {
+            "checkpoint": "none",
+            "checkpoint_sha256": "0" * 64,
+            "exporter": "test",
+            "created": "2026-11-20T00:00:00Z",
+            "versions": {},
+            "notes": "",
+        },
+    }
+
+
+def golden_inputs() -> dict[str, NDArray[Any]]:
+    return {name: np.zeros(shape, dtype) for name, (dtype, shape) in INPUTS.items()}
+
+
+def write_tiny_bundle(
+    folder: Path,
+    actions: NDArray[np.float32] | None = None,
+    golden: NDArray[np.float32] | None = None,
+    **spec: Any,
+) -> Path:
+    """`actions`: [STEPS, 6]; default: stay. `golden`: what the golden file claims; default: the truth."""
+    stay = np.zeros((STEPS, 6), np.float32)
+    value = (stay if actions is None else actions)[None]
+    expected = value if golden is None else golden[None]
+    files = {
+        "graphs/policy.onnx": constant_graph(value),
+        "golden/observations.npz": pack_golden(golden_inputs(), {"actions": expected}),
+    }
+    return write_bundle(folder, tiny_spec(**spec), files)
