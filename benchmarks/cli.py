@@ -1,0 +1,58 @@
+"""vla-bench: measures this installation. Every verb prints a table, or one JSON document with --json."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from types import ModuleType
+
+VERBS = {
+    "bus": "one motor-bus cycle: time, CPU and distance from the wire's own time",
+    "jitter": "how late control wakes up under inference load, beside cyclictest",
+    "footprint": "size of the installation without torch, import and --help times",
+    "task": "closed-loop task success of a policy, in stepped time",
+    "demo": "the whole chain: export, simulated arm, attempts, deadlines (what `make demo` runs)",
+}
+"""Verb -> what it does; each is a module of this room with `add_arguments(parser)` and `main(args)`."""
+
+EXIT_USAGE = 2
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return (
+        f"usage: vla-bench VERB [options]\n\n{__doc__}\n\n{verbs}\n\n"
+        "`vla-bench VERB --help` shows a verb's options."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `vla-bench`; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if not arguments or arguments[0] not in VERBS:
+        given = f"unknown verb {arguments[0]!r}" if arguments else "no verb given"
+        print(f"vla-bench: {given}\n\n{usage()}", file=sys.stderr)
+        return EXIT_USAGE
+    verb, *rest = arguments
+    module = _module(verb)
+    # Only the verb's own module is imported, and it imports what it needs when it runs.
+    parser = argparse.ArgumentParser(prog=f"vla-bench {verb}", description=module.__doc__)
+    module.add_arguments(parser)
+    try:
+        return module.main(parser.parse_args(rest))
+    except KeyboardInterrupt:
+        print("vla-bench: interrupted", file=sys.stderr)
+        return 130
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f".{verb}", __package__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

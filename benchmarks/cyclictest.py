@@ -1,0 +1,117 @@
+"""cyclictest (rt-tests) beside control: what this machine's kernel does to any real-time thread meanwhile.
+
+It runs at SCHED_FIFO 79, one below control, on control's core. Its period is a prime number of microseconds
+near control's 10 ms, so that the two do not stay in step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PERIOD_US = 9973
+PRIORITY = 79
+HISTOGRAM_US = 100_000
+LATE_US = 500
+"""As late as a missed slot of control."""
+END_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late a periodic thread woke up."""
+
+    count: int
+    late_share: float
+    """Share of wake-ups more than 0.5 ms late."""
+    p50_us: float
+    p99_us: float
+    max_us: float
+
+
+class Cyclictest:
+    """One running cyclictest."""
+
+    def __init__(self, output: Path, cpu: int) -> None:
+        self._output = output
+        self._result: Lateness | str | None = None
+        output.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [
+                find() or "cyclictest", "--quiet", "--mlockall", f"--priority={PRIORITY}", "--threads=1",
+                f"--affinity={cpu}", f"--interval={PERIOD_US}", f"--histogram={HISTOGRAM_US}",
+                f"--json={output}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def finish(self) -> Lateness | str:
+        """Ends it; what it saw, or why it saw nothing (not permitted to run, say). May be called twice."""
+        if self._result is None:
+            self._result = self._finish()
+        return self._result
+
+    def _finish(self) -> Lateness | str:
+        self._process.send_signal(signal.SIGINT)
+        try:
+            _, errors = self._process.communicate(timeout=END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            _, errors = self._process.communicate()
+        if not self._output.exists():
+            return errors.strip().splitlines()[-1] if errors.strip() else "it wrote no result"
+        try:
+            return read(json.loads(self._output.read_text()))
+        except (ValueError, KeyError) as error:
+            return f"its result is not understood: {error!r}"
+
+
+def find() -> str | None:
+    """Path of cyclictest; Debian keeps it where an ordinary user's PATH may not look."""
+    return shutil.which("cyclictest") or shutil.which("cyclictest", path="/usr/sbin:/usr/local/sbin")
+
+
+def control_cpu() -> int:
+    """The core that control takes for itself."""
+    return max(os.sched_getaffinity(0))
+
+
+def read(document: dict) -> Lateness:
+    """The first thread of cyclictest's JSON. Raises `KeyError` when it has another form."""
+    thread = document["thread"]["0"]
+    histogram = {int(us): count for us, count in thread["histogram"].items()}
+    overflows = max(0, int(thread["cycles"]) - sum(histogram.values()))
+    return lateness(histogram, overflows, float(thread["max"]))
+
+
+def lateness(histogram: dict[int, int], overflows: int, max_us: float) -> Lateness:
+    """From counts per whole microsecond; `overflows` lie beyond all of them."""
+    count = sum(histogram.values()) + overflows
+    if count == 0:
+        return Lateness(0, 0.0, 0.0, 0.0, 0.0)
+    late = sum(n for us, n in histogram.items() if us > LATE_US) + overflows
+    return Lateness(
+        count,
+        late / count,
+        _quantile(histogram, count, 0.5, max_us),
+        _quantile(histogram, count, 0.99, max_us),
+        max_us,
+    )
+
+
+def _quantile(histogram: dict[int, int], count: int, share: float, beyond: float) -> float:
+    seen = 0
+    for us in sorted(histogram):
+        seen += histogram[us]
+        if seen >= share * count:
+            return float(us)
+    return beyond

@@ -1,0 +1,95 @@
+"""The whole chain, as a person would use it: exports the shipped policy, starts the simulated arm, lets
+vla-run drive it through many tasks, judges each by the simulator's ground truth, and shows which deadlines
+held.
+
+Exit codes: 0 all attempts made, at least 80 % of them successes, and vla-run finished in order; 1 otherwise;
+130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .demo_attempts import Outcome
+
+FOLDER = Path("runs/demo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--attempts", type=_count, default=24, metavar="N", help="default 24")
+    parser.add_argument("--seed", type=int, default=1000, help="places the cubes and words the instructions")
+    parser.add_argument(
+        "--duration", type=float, default=10.0, metavar="S", help="longest attempt (default 10)"
+    )
+    parser.add_argument("--bundle", type=Path, help="use this exported bundle instead of exporting one")
+    parser.add_argument("--output", type=Path, default=FOLDER, metavar="DIR", help=f"default {FOLDER}")
+    parser.add_argument(
+        "--port", type=int, default=8090, help="of the camera stream (default 8090, else any)"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="keep every byte on the motor bus: DIR/wire.log"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(args: argparse.Namespace) -> int:
+    from .demo_report import document, passed, print_attempts, print_timing, timing_rows
+    from .demo_run import DemoError, DemoOptions, export_demo, log_tail, run_demo
+
+    folder = args.output.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    options = DemoOptions(folder, args.attempts, args.seed, args.duration, args.port, args.record)
+    try:
+        bundle = args.bundle or export_demo(folder, quiet=args.json)
+        result = run_demo(bundle, options, say=_say, on_outcome=_progress(args.attempts))
+    except DemoError as error:
+        print(f"vla-bench demo: {error}\n{log_tail(folder)}", file=sys.stderr)
+        return 1
+    summary = document(result, args.attempts)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    if args.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print_attempts(result)
+        print_timing(timing_rows(result.report, result.cyclictest))
+        print(f"all of it: {folder}/summary.json, report.json, events.jsonl, vla-run.log")
+    if passed(result, args.attempts):
+        return 0
+    _explain(result.exit_code, len(result.outcomes), args.attempts, log_tail(folder))
+    return 1
+
+
+def _explain(exit_code: int, made: int, asked: int, tail: str) -> None:
+    print("vla-bench demo: failed", file=sys.stderr)
+    if exit_code != 0 or made < asked:
+        print(
+            f"vla-run ended with exit code {exit_code} after {made} of {asked} attempts:\n{tail}",
+            file=sys.stderr,
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _progress(total: int) -> Callable[[int, Outcome], None]:
+    def show(index: int, outcome: Outcome) -> None:
+        verdict = "ok" if outcome.success else "wrong object" if outcome.wrong_object else "not done"
+        verdict = f"void: {outcome.void}" if outcome.void else verdict
+        _say(
+            f"[{index + 1:3}/{total}] {outcome.attempt.instruction:<28} {verdict:<14} {outcome.time_s:5.1f} s"
+        )
+
+    return show
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is not within 1 .. 10000")
+    return value

@@ -1,0 +1,46 @@
+"""How late the control process wakes up while the policy computes, beside cyclictest in the same run.
+
+It makes a short demo run (simulated arm, real processes) and shows its timing alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+FOLDER = Path("runs/jitter")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--attempts", type=int, default=6, metavar="N", help="tasks to run meanwhile (default 6)"
+    )
+    parser.add_argument("--bundle", type=Path, help="use this exported bundle instead of exporting one")
+    parser.add_argument("--output", type=Path, default=FOLDER, metavar="DIR", help=f"default {FOLDER}")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(args: argparse.Namespace) -> int:
+    from .demo_report import document, print_timing, timing_rows
+    from .demo_run import DemoError, DemoOptions, export_demo, log_tail, run_demo
+
+    folder = args.output.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        bundle = args.bundle or export_demo(folder, quiet=args.json)
+        options = DemoOptions(folder, args.attempts, port=0)
+        result = run_demo(bundle, options, say=lambda text: None, on_outcome=lambda index, outcome: None)
+    except DemoError as error:
+        print(f"vla-bench jitter: {error}\n{log_tail(folder)}", file=sys.stderr)
+        return 1
+    if args.json:
+        whole = document(result, args.attempts)
+        keys = ("timing", "cyclictest", "rates", "deadlines", "stages", "environment", "vla_run_exit_code")
+        print(json.dumps({key: whole[key] for key in keys}, indent=2))
+    else:
+        print_timing(timing_rows(result.report, result.cyclictest))
+    if result.exit_code != 0:
+        print(f"vla-bench jitter: vla-run ended with exit code {result.exit_code}", file=sys.stderr)
+        return 1
+    return 0
