@@ -144,6 +144,7 @@ class Servo:
             else:
                 self._overload_s, self._overloaded = 0.0, False
                 self._goal_reached_by_speed = self.actual
+                self._bytes[65] = self._errors()
         self._permanent = bytes(permanent)
         self._settings = self._decode_settings()
 
