@@ -70,7 +70,8 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """A line for the event file and the screen; own codes: task_ready, task_start, task_end, late, signal."""
+    """A line for the event file and the screen; own codes: started, task_ready,
+    task_start, task_end, late, fault, signal."""
 
     code: str
     text: str

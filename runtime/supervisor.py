@@ -141,6 +141,9 @@ class _Supervisor:
         log.tasks = self._sequence.records
 
     def run(self) -> None:
+        for child in self._children.values():
+            pid = child.process.pid
+            self._note("supervisor", "started", f"{child.name} process {pid}", float(pid))
         while self._sequence.stage != Stage.DONE:
             ready = {fd for fd, _ in self._poll.poll(_TURN_S * 1000)}
             self._read_person(ready)
