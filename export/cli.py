@@ -1,0 +1,202 @@
+"""vla-export: checkpoint -> bundle.
+
+Heavy imports (torch) are inside functions, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .pipeline import Request, Result
+
+
+class ExitCode(IntEnum):
+    """Documented in docs/export.md."""
+
+    DONE = 0
+    FAILED = 1
+    """Precision or parity: the graph would not do what the checkpoint does."""
+    USAGE = 2
+    """The command line, the checkpoint or the output folder cannot be used."""
+    INTERNAL = 5
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+EPILOG = """\
+exit codes: 0 done; 1 precision or parity failed, no bundle written; 2 usage, or the checkpoint, the
+recorded observations or the output folder cannot be used; 5 internal error; 130/143 by signal.
+
+examples:
+  vla-export --fp16 model.pt          the checkpoint model.pt here -> ./model.vla
+  vla-export --fp16 demo              the demo policy that comes with Holdfast -> ./demo.vla
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        prog="vla-export",
+        description="Turns a checkpoint into a verified bundle (NAME.vla/) that vla-run drives an arm with.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("checkpoint", help="a checkpoint file, or `demo` for the one that comes with Holdfast")
+    precision = out.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--fp32", dest="precision", action="store_const", const="fp32", help="full precision (the default)"
+    )
+    precision.add_argument(
+        "--fp16", dest="precision", action="store_const", const="fp16",
+        help="mixed precision: fp16 but for what may overflow or needs the digits",
+    )  # fmt: skip
+    out.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: ./NAME.vla)")
+    out.add_argument("--force", action="store_true", help="replace the bundle if it exists")
+    out.add_argument("--name", help="the bundle's name (default: from --output or the checkpoint)")
+    out.add_argument("--task", metavar="TEXT", help="the task that vla-run does when it is given none")
+    out.add_argument(
+        "--observations", type=Path, metavar="FILE", help="recorded observations to judge parity by (.npz)"
+    )
+    out.add_argument(
+        "--max-error", type=_positive, metavar="RAD",
+        help="largest error of a joint target, in place of the limit of the precision",
+    )  # fmt: skip
+    out.add_argument("--no-latency", action="store_true", help="do not measure latency")
+    out.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    out.set_defaults(precision="fp32")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs vla-export and returns its exit code."""
+    options = parser().parse_args(arguments)
+    # As for Ctrl-C: unwinding removes what has been written so far.
+    signal.signal(signal.SIGTERM, _terminate)
+    from rich.console import Console
+
+    notes = Console(stderr=True, highlight=False)
+    try:
+        return _run(options, notes)
+    except KeyboardInterrupt:
+        return _fail(options, notes, ExitCode.INTERRUPTED, "interrupted; no bundle has been written")
+    except _Terminated:
+        return _fail(options, notes, ExitCode.TERMINATED, "terminated; no bundle has been written")
+    except Exception as error:  # noqa: BLE001 (the outermost frame: a bug must not look like exit code 1)
+        notes.print_exception()
+        return _fail(options, notes, ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}")
+
+
+def _run(options: argparse.Namespace, notes: Console) -> int:
+    with notes.status("loading torch"):
+        try:
+            import onnxruntime  # noqa: F401
+            import torch
+        except ImportError as error:
+            text = (
+                f"{error.name} is not installed; install Holdfast with the extra `export`: holdfast[export]"
+            )
+            return _fail(options, notes, ExitCode.USAGE, text)
+        from rich.console import Console
+
+        from ..runtime.bundle.errors import BundleError
+        from .errors import ExportError, SourceError
+        from .pipeline import ParityFailed, Request
+        from .show import as_json, show_parity, show_result
+
+    torch.set_num_threads(1)
+    request = Request(
+        checkpoint=options.checkpoint,
+        precision=options.precision,
+        output=options.output,
+        name=options.name,
+        task=options.task,
+        observations=options.observations,
+        max_error_rad=options.max_error,
+        replace=options.force,
+        measure_latency=not options.no_latency,
+    )
+    try:
+        result = _with_progress(request, notes)
+        _remember(result.bundle, notes)
+    except ParityFailed as error:
+        if not options.json:
+            show_parity(error.report, notes)
+        return _fail(options, notes, ExitCode.FAILED, str(error), parity=error.report.model_dump())
+    except (SourceError, BundleError) as error:
+        return _fail(options, notes, ExitCode.USAGE, str(error))
+    except ExportError as error:
+        return _fail(options, notes, ExitCode.FAILED, str(error))
+    if options.json:
+        print(json.dumps(as_json(result), indent=1))
+    else:
+        console = Console(highlight=False)
+        show_result(result, console)
+        console.print(f"bundle [bold]{result.bundle}[/]: next, vla-run {result.bundle} (or just vla-run)")
+    return ExitCode.DONE
+
+
+def _with_progress(request: Request, notes: Console) -> Result:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from .pipeline import STAGES, export
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=notes) as progress:
+        bar = progress.add_task("", total=len(STAGES))
+
+        def announce(stage: str) -> None:
+            progress.update(bar, description=STAGES[stage], completed=list(STAGES).index(stage))
+
+        result = export(request, announce)
+        progress.update(bar, description="done", completed=len(STAGES))
+    return result
+
+
+def _remember(bundle: Path, notes: Console) -> None:
+    """Notes it for vla-run. The bundle is good without that, so a failure is said and not fatal."""
+    from ..runtime.bundle.errors import BundleError
+    from ..runtime.bundle.last import remember_bundle
+
+    try:
+        remember_bundle(bundle)
+    except BundleError as error:
+        notes.print(f"[yellow]note:[/] {error}", markup=True, soft_wrap=True)
+
+
+def _fail(options: argparse.Namespace, notes: Console, code: ExitCode, text: str, **more: object) -> int:
+    from rich.markup import escape
+
+    notes.print(f"[red]vla-export:[/] {escape(text)}", soft_wrap=True)
+    if options.json:
+        print(json.dumps({"ok": False, "exit_code": int(code), "error": text, **more}, indent=1))
+    return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("must lie between 0 and 1 rad")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

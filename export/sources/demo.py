@@ -1,0 +1,244 @@
+"""Holdfast's demo policy: `model.pt` as vla-train writes it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...runtime.bundle.schema import (
+    ActionContract,
+    ActionSpace,
+    ClosedVocabulary,
+    ImageSpec,
+    Single,
+    StateContract,
+    TaskContract,
+    Tensor,
+    Unit,
+)
+from ..errors import SourceError
+from ..models.demo.checkpoint import ARCHITECTURE, FORMAT, OBSERVATIONS, VERSION
+from ..models.demo.keypoint_vla import KeypointVLA, KeypointVLAConfig
+from .torch_file import is_torch_file, load_torch_file
+from .types import Observation, Policy
+
+MAX_PARAMETERS = 50_000_000
+"""Far above the demo policy's; a larger one is an absurd configuration."""
+MAX_OBSERVATION_BYTES = 1 << 30
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class _Statistics(_Strict):
+    offset: list[float] | list[list[float]]
+    scale: list[float] | list[list[float]]
+
+
+class _Actions(_Strict):
+    space: ActionSpace
+    names: list[str]
+    units: list[Unit]
+    relative: list[bool]
+    steps: Annotated[int, Field(gt=0)]
+    dt_s: float
+
+
+class _Header(_Strict):
+    """Everything in the file but the weights."""
+
+    format: str
+    version: int
+    architecture: Literal["keypoint_vla"]
+    config: dict[str, int | float]
+    state_statistics: _Statistics
+    action_statistics: _Statistics
+    vocabulary: dict[str, int]
+    token_length: int
+    tasks: list[str]
+    robot_type: str
+    camera: ImageSpec
+    action_contract: _Actions
+    training: dict[str, Any]
+
+
+def recognise(path: Path) -> str | None:
+    """Any torch file; later families will look further."""
+    return "a torch file" if is_torch_file(path) or path.suffix in (".pt", ".pth") else None
+
+
+def read(path: Path, observations: Path | None) -> Policy:
+    """Reads `model.pt` and its recorded observations. Raises `SourceError`."""
+    if not is_torch_file(path):
+        raise SourceError(
+            f"{path} is not a torch file (torch.save of torch 1.6 or newer), or it is truncated: "
+            "copy it again"
+        )
+    data = load_torch_file(path)
+    header = _header(path, data)
+    module = _network(path, header, data["state_dict"])
+    inputs = (
+        Tensor(name="image", dtype=header.camera.dtype, shape=header.camera.shape),
+        Tensor(name="state", dtype="float32", shape=[1, len(header.action_contract.names)]),
+        Tensor(name="tokens", dtype="int64", shape=[1, header.token_length]),
+    )
+    try:
+        state, action, task = _contracts(header)
+        actions = [1, action.steps, len(action.elements)]
+        return Policy(
+            family="demo",
+            robot_type=header.robot_type,
+            module=module,
+            inputs=inputs,
+            output=Tensor(name="actions", dtype="float32", shape=actions),
+            program=Single(
+                kind="single",
+                graph="policy",
+                image_inputs={header.camera.name: "image"},
+                state_input="state",
+                token_input="tokens",
+                action_output="actions",
+            ),
+            cameras=(header.camera,),
+            state=state,
+            action=action,
+            task=task,
+            observations=_observations(_observation_file(path, observations), header),
+            notes=json.dumps(header.training, default=str)[:20_000],
+        )
+    except ValidationError as error:
+        raise SourceError(f"{path} contradicts itself: {_rows(error)}; train it again") from error
+
+
+def _header(path: Path, data: Mapping[str, Any]) -> _Header:
+    if data.get("format") != FORMAT:
+        hint = " (it looks like a training checkpoint)" if "model_state_dict" in data else ""
+        raise SourceError(
+            f"{path} is a torch file, but not of a family that this version reads{hint}: its format is "
+            f"{data.get('format')!r}, expected {FORMAT!r}"
+        )
+    if data.get("version") != VERSION:
+        raise SourceError(
+            f"{path} is version {data.get('version')!r} of the demo policy's format; this Holdfast reads "
+            f"version {VERSION}: train it again, or use the Holdfast that wrote it"
+        )
+    if data.get("architecture") != ARCHITECTURE:
+        raise SourceError(f"{path} has architecture {data.get('architecture')!r}, expected {ARCHITECTURE!r}")
+    weights = data.get("state_dict")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise SourceError(f"{path} has no state_dict of tensors; train it again")
+    try:
+        return _Header.model_validate({key: value for key, value in data.items() if key != "state_dict"})
+    except ValidationError as error:
+        raise SourceError(f"{path} is not a complete checkpoint: {_rows(error)}; train it again") from error
+
+
+def _network(path: Path, header: _Header, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The network with its weights, after comparing every shape without allocating memory for it."""
+    try:
+        config = KeypointVLAConfig(**header.config)  # pyright: ignore[reportArgumentType] (checked below)
+        with torch.device("meta"):
+            expected = KeypointVLA(config).state_dict()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise SourceError(
+            f"{path}: no network can be built from its config {header.config}: {error}"
+        ) from error
+    wrong = sorted(set(expected) ^ set(weights)) or [
+        f"{name} {list(weights[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise SourceError(f"{path}: the weights do not fit the network of its config: {', '.join(wrong[:5])}")
+    if sum(tensor.numel() for tensor in expected.values()) > MAX_PARAMETERS:
+        raise SourceError(f"{path}: a demo policy of more than {MAX_PARAMETERS} parameters is absurd")
+    for name, tensor in weights.items():
+        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+            raise SourceError(f"{path}: the weight {name} is not finite float32; train it again")
+    module = KeypointVLA(config)
+    module.load_state_dict(weights)
+    return module.eval()
+
+
+def _contracts(header: _Header) -> tuple[StateContract, ActionContract, TaskContract]:
+    actions = header.action_contract
+    named = [{"name": n, "unit": u} for n, u in zip(actions.names, actions.units, strict=False)]
+    action = {
+        "space": actions.space,
+        "elements": [
+            {**element, "relative": relative}
+            for element, relative in zip(named, actions.relative, strict=False)
+        ],
+        "steps": actions.steps,
+        "dt_s": actions.dt_s,
+        "normalisation": _normalisations(header.action_statistics),
+    }
+    state = {"elements": named, "normalisation": _normalisations(header.state_statistics)[0]}
+    words = {"kind": "words", "words": header.vocabulary, "length": header.token_length, "pad": 0}
+    return (
+        StateContract.model_validate(state),
+        ActionContract.model_validate(action),
+        TaskContract(default=None, examples=header.tasks, tokenizer=ClosedVocabulary.model_validate(words)),
+    )
+
+
+def _normalisations(statistics: _Statistics) -> list[dict[str, Any]]:
+    """One row, or one per step of the chunk."""
+    offset, scale = np.atleast_2d(statistics.offset), np.atleast_2d(statistics.scale)
+    rows = np.broadcast_arrays(offset, scale)
+    return [
+        {"source": "mean_std", "offset": o.tolist(), "scale": s.tolist()} for o, s in zip(*rows, strict=True)
+    ]
+
+
+def _observation_file(path: Path, given: Path | None) -> Path:
+    """The file named by the user, else one beside the checkpoint, else the one that comes with Holdfast.
+
+    All demo policies share robot, camera and words, so the shipped recording is real data for each of them.
+    """
+    if given is not None:
+        return given
+    beside = [path.with_name(f"{path.stem}.observations.npz"), path.with_name("observations.npz")]
+    return next((file for file in beside if file.is_file()), OBSERVATIONS)
+
+
+def _observations(path: Path, header: _Header) -> tuple[Observation, ...]:
+    try:
+        raw = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > MAX_OBSERVATION_BYTES:
+                raise ValueError(f"it unpacks to more than {MAX_OBSERVATION_BYTES} bytes")
+        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+            image, state, text = (file[name] for name in ("image", "state", "text"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            f"the recorded observations {path} cannot be read ({error}); parity is measured on them: give "
+            "a file with --observations (arrays image, state and text)"
+        ) from error
+    count, size = len(state), len(header.action_contract.names)
+    fits = image.dtype == np.uint8 and image.ndim == 4 and image.shape[3] == 3 and text.dtype.kind == "U"
+    if not fits or state.shape != (count, size) or len(image) != count or text.shape != (count,):
+        raise SourceError(
+            f"{path} has image {image.dtype} {list(image.shape)}, state {list(state.shape)}, text "
+            f"{text.dtype} {list(text.shape)}; expected uint8 [N, h, w, 3], [N, {size}] and N strings"
+        )
+    return tuple(
+        Observation({header.camera.name: image[i]}, state[i].astype(np.float64), str(text[i]))
+        for i in range(count)
+    )
+
+
+def _rows(error: ValidationError) -> str:
+    rows = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
+    return "; ".join(rows[:5])
