@@ -19,8 +19,13 @@ from .world import World
 
 STEP_M = 0.009
 """How far one decision moves the tip: 0.18 m/s at 20 Hz."""
-JOINT_STEP_RAD = 0.12
-"""How far one decision moves a joint."""
+JOINT_STEP_RAD = 0.06
+"""How far one decision moves any joint: 1.2 rad/s at 20 Hz, so that the motors' lag stays well under the soft
+cap of the lead in sim_arm.yaml."""
+WINDUP_RAD = 0.25
+"""The commanded pose is taken to lead the measured one by no more, else an arm held up would wind it away."""
+STOP_MARGIN_RAD = 0.10
+"""Kept from the hard stops, so that demonstrations stay clear of the limits of sim_arm.yaml."""
 JAW_BELOW_TIP_M = 0.011
 """The jaws reach that far beyond the tip site."""
 PRESS_M = 0.003
@@ -28,6 +33,8 @@ TOUCH_HOVER_M = 0.065
 PICK_HOVER_M = 0.075
 LIFT_M = 0.14
 JAW_OPEN_M = 0.024
+JAW_CLOSED_M = 0.0012
+"""4 %: clear of the end of the range, where a moving target would make the stop checks bite."""
 JAW_HELD_M = 0.0142
 """Jaws narrower than this around a cube hold it (half a cube is 12.5 mm)."""
 _ORIENTATION_WEIGHT = 0.1
@@ -44,24 +51,26 @@ class Expert:
         self._q = np.array([model.joint(name).qposadr[0] for name in JOINTS[:5]])
         self._v = np.array([model.joint(name).dofadr[0] for name in JOINTS[:5]])
         self._tip = model.site("tip").id
-        self._low = np.array([RANGES[name][0] for name in JOINTS[:5]])
-        self._high = np.array([RANGES[name][1] for name in JOINTS[:5]])
+        self._low = np.array([RANGES[name][0] for name in JOINTS[:5]]) + STOP_MARGIN_RAD
+        self._high = np.array([RANGES[name][1] for name in JOINTS[:5]]) - STOP_MARGIN_RAD
 
     def decide(self, commanded: Sequence[float]) -> NDArray[np.float64]:
         """The next absolute joint targets [6] after `commanded` [6]: rad; gripper in percent of its range."""
-        before = np.array(commanded[:5])
+        joints = self._world.joints()
+        before = joints[:5] + np.clip(np.array(commanded[:5]) - joints[:5], -WINDUP_RAD, WINDUP_RAD)
         sight = self._world.sight()
         cube = sight.cubes[self._world.episode.colour]
         tip = self.tip(before)
         if self._world.episode.task == "touch":
             goal, jaw = _touch(tip, cube)
         else:
-            goal, jaw = _pick(tip, sight.tip, cube, float(self._world.joints()[5]))
+            goal, jaw = _pick(tip, sight.tip, cube, float(joints[5]))
         way = goal - tip
         waypoint = tip + way * min(1.0, STEP_M / max(float(np.linalg.norm(way)), 1e-9))
         arm = self.inverse(before, waypoint)
-        arm = before + np.clip(arm - before, -JOINT_STEP_RAD, JOINT_STEP_RAD)
-        return np.append(arm, 100.0 * jaw / JAW_OPENING_M)
+        step = arm - before
+        step *= min(1.0, JOINT_STEP_RAD / max(float(np.abs(step).max()), 1e-9))
+        return np.append(before + step, 100.0 * jaw / JAW_OPENING_M)
 
     def tip(self, arm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Position of the tip [3] (m) at arm joints [5]."""
@@ -100,7 +109,7 @@ class Expert:
 def _touch(tip: NDArray[np.float64], cube: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Where the tip should go and how far the jaws should open (m): over the cube, then down onto it."""
     contact = 2 * CUBE_HALF_M + JAW_BELOW_TIP_M - PRESS_M
-    return _over_and_down(tip, cube, near=0.008, low=contact, brink=0.05, high=TOUCH_HOVER_M), 0.0
+    return _over_and_down(tip, cube, near=0.008, low=contact, brink=0.05, high=TOUCH_HOVER_M), JAW_CLOSED_M
 
 
 def _pick(
@@ -113,9 +122,9 @@ def _pick(
     grasp = float(cube[2]) + 0.002
     around = float(np.hypot(*(cube[:2] - measured[:2]))) < 0.008 and abs(measured[2] - grasp) < 0.008
     if around and jaw < JAW_HELD_M:
-        return np.array([tip[0], tip[1], LIFT_M]), 0.0
+        return np.array([tip[0], tip[1], LIFT_M]), JAW_CLOSED_M
     if around:
-        return np.array([cube[0], cube[1], grasp]), 0.0
+        return np.array([cube[0], cube[1], grasp]), JAW_CLOSED_M
     return _over_and_down(tip, cube, near=0.008, low=grasp, brink=0.042, high=PICK_HOVER_M), JAW_OPEN_M
 
 

@@ -156,14 +156,15 @@ class World:
         """Drive of each motor as a fraction of its full torque, -1..1."""
         return [float(v) for v in np.clip(self.data.actuator_force / self._force_limit, -1.0, 1.0)]
 
-    def step(self) -> None:
-        """One physics step of `STEP_S`."""
+    def step(self, *, judged: bool = True) -> None:
+        """One physics step of `STEP_S`; the judge need not watch a branch that will be thrown away."""
         reach = MOTOR_SPEED_TICKS_S / self._ticks_per_unit * self.STEP_S
         alpha = 1.0 - math.exp(-self.STEP_S / MOTOR_LAG_S)
         self._filtered += np.clip(alpha * (self._goal - self._filtered), -reach, reach)
         self.data.ctrl[:] = self._filtered
         mujoco.mj_step(self.model, self.data)
-        self._progress = advance(self._progress, self.episode, self.sight(), self.STEP_S)
+        if judged:
+            self._progress = advance(self._progress, self.episode, self.sight(), self.STEP_S)
 
     def joints(self) -> NDArray[np.float64]:
         """True joint positions [6] (rad; jaw in m)."""

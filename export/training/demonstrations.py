@@ -36,6 +36,8 @@ AFTER_SUCCESS_S = 0.5
 EVERY = 2
 """One recorded moment per so many decisions."""
 BLOCK = 20
+MOST_FRAMES = 10_000
+"""More pictures than any episode takes."""
 
 
 class DemonstrationError(ValueError):
@@ -72,9 +74,13 @@ class Demonstrations:
 class Sensor:
     """The camera's path: render, compress, decode."""
 
-    def __init__(self, seed: int) -> None:
-        self._eye = Eye(seed=seed)
+    def __init__(self) -> None:
+        self._eye = Eye()
         self._frame = 0
+
+    def begin(self, seed: int) -> None:
+        """Starts an episode: its noise depends on `seed` alone."""
+        self._frame = seed * MOST_FRAMES
 
     def picture(self, world: World) -> NDArray[np.uint8]:
         """What arrives from the simulated camera: [192, 192, 3] RGB."""
@@ -106,23 +112,25 @@ def collect(
 def record_block(seeds: Sequence[int]) -> tuple[Demonstrations, int]:
     """Records the episodes of `seeds`; also counts the expert's successes."""
     world = World(0)
-    arm, expert = SteppedArm(world), Expert(world)
+    arm, expert, sensor = SteppedArm(world), Expert(world), Sensor()
     parts, successes = [], 0
     for seed in seeds:
-        part, success = _record_episode(seed, arm, expert)
+        part, success = _record_episode(seed, arm, expert, sensor)
         parts.append(part)
         successes += success
     return _join(parts), successes
 
 
-def _record_episode(seed: int, arm: SteppedArm, expert: Expert) -> tuple[Demonstrations, bool]:
+def _record_episode(
+    seed: int, arm: SteppedArm, expert: Expert, sensor: Sensor
+) -> tuple[Demonstrations, bool]:
     world, rng = arm.world, np.random.default_rng([seed, 1])
     low, high = np.array(arm.config.low[:5]), np.array(arm.config.high[:5])
     episode = world.reset(seed, task="touch" if seed % 5 < 2 else "pick")
     if rng.uniform() < ELSEWHERE:
         world.place_arm(_anywhere(rng, expert, world.joints(), (low, high)))
     arm.rest()
-    sensor = Sensor(seed)
+    sensor.begin(seed)
     sigma = rng.choice(NOISE_RAD)
     noise = np.zeros(5)
     target = arm.motion.position
@@ -168,7 +176,7 @@ def label(arm: SteppedArm, expert: Expert, target: tuple[float, ...]) -> NDArray
     chunk = [target]
     for _ in range(CHUNK_STEPS - 1):
         wanted = tuple(expert.decide(chunk[-1]))
-        arm.follow_line(chunk[-1], wanted)
+        arm.follow_line(chunk[-1], wanted, judged=False)
         chunk.append(wanted)
     arm.restore(saved)
     return np.array(chunk, np.float32)

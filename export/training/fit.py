@@ -133,7 +133,7 @@ def fit(
         "frames": len(demonstrations.image),
         "held_out_error": error,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
     return make_checkpoint(
         model,

@@ -14,12 +14,13 @@ from ...drivers.simulated.world import CALIBRATION, World
 from ...drivers.units import JointUnits
 from ...runtime.control.chain import clamp_target
 from ...runtime.control.config import CoreConfig, core_config
-from ...runtime.control.executor import Target
-from ...runtime.control.smoother import Motion, Smoother
+from ...runtime.control.executor import Execution, Target, target_at
+from ...runtime.control.smoother import LOOKAHEAD_S, Motion, Smoother
 
 CHUNK_STEPS = 16
 DT_S = 0.05
 """Time between two actions of a chunk: 20 Hz."""
+LOOKAHEAD_NS = round(LOOKAHEAD_S * 1e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class SteppedArm:
         """Joint positions as the bus would report them: rad, gripper in percent."""
         return self._units.to_positions(self.world.present_ticks())
 
-    def tick(self, target: Target | None) -> None:
+    def tick(self, target: Target | None, *, judged: bool = True) -> None:
         """One control period towards `target`; without one the arm brakes and holds."""
         if target is None:
             self.motion = self._smoother.brake(self.motion)
@@ -71,15 +72,15 @@ class SteppedArm:
             self.world.set_goal(index, value)
         self._pending = tuple(self._units.to_ticks(self.motion.position))
         for _ in range(self._physics_steps):
-            self.world.step()
+            self.world.step(judged=judged)
 
-    def follow_line(self, start: tuple[float, ...], end: tuple[float, ...]) -> None:
+    def follow_line(self, start: tuple[float, ...], end: tuple[float, ...], *, judged: bool = True) -> None:
         """Executes one action: `start` to `end` in `DT_S`, as the executor interpolates a chunk."""
         velocity = tuple((b - a) / DT_S for a, b in zip(start, end, strict=True))
         for k in range(self.ticks_per_action):
             u = k / self.ticks_per_action
             position = tuple(a + (b - a) * u for a, b in zip(start, end, strict=True))
-            self.tick(Target(position, velocity))
+            self.tick(Target(position, velocity), judged=judged)
 
     def save(self) -> SavedArm:
         """Everything to branch from here."""

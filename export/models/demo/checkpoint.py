@@ -51,7 +51,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        reason = str(error).split("\n", 1)[0]
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of plain data ({reason}); expected the model.pt that "
+            "comes with Holdfast or that vla-train wrote"
+        ) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of the demo policy (format {FORMAT!r})")
     if checkpoint.get("version") != VERSION or checkpoint.get("architecture") != ARCHITECTURE:
