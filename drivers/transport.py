@@ -27,14 +27,15 @@ BITS_PER_BYTE = 10
 """8N1: a start bit, eight bits, a stop bit."""
 EARLIEST = 0.95
 """A reply may come this much sooner than the wire's nominal time: clocks of motors are 3 % off at worst."""
+PACKET_BYTES = 62
+"""A USB adapter hands over at most this much at once: longer answers arrive in several packets."""
 FIRST_LOOK = 0.85
-"""Share of the wire's time that is slept through before the first look at the port."""
+"""Share of the wire's time of a longer answer that is slept through before the first look at the port."""
 IDLE_NS = 2_000_000
 """After an error the line must be silent this long before the next transmission."""
 IDLE_LIMIT_NS = 20_000_000
 """A line that never falls silent is reported after this time."""
 LATENCY_TIMER_MS = 1
-_GONE = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBADF, errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
 _HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -52,14 +53,15 @@ class Port:
         self._poller = select.poll()
         self._poller.register(fd, select.POLLIN)
         self._dirty = False
+        self._lost = ""
         self._wire_free_ns = 0
 
     def send(self, frame: bytes) -> int:
-        """Writes a frame that nothing answers. Returns when its first bit can have left (ns)."""
+        """Writes a frame. Returns when its first bit can have left (ns): not before the last frame's end."""
+        if self._lost:
+            raise Disconnected(self._lost)
         if self._dirty:
             self._await_idle()
-        else:
-            self._drain()
         start_ns = max(self._clock(), self._wire_free_ns)
         self._write(frame)
         self._wire_free_ns = start_ns + len(frame) * self.byte_ns
@@ -73,14 +75,15 @@ class Port:
         (a `BusTimeout` with what came), `CorruptReply` for bytes that came too early or too many,
         `Disconnected`.
         """
+        if not self._dirty:
+            self._drain()
         start_ns = self.send(frame)
         sent_ns = start_ns + len(frame) * self.byte_ns
         wire_ns = reply_bytes * self.byte_ns
         deadline_ns = sent_ns + wire_ns + timeout_ns
-        # Waking for every motor's packet would cost more CPU than the rest of the cycle.
-        pause_ns = sent_ns + int(FIRST_LOOK * wire_ns) - self._clock()
-        if pause_ns > 0:
-            time.sleep(pause_ns / 1e9)
+        if reply_bytes > PACKET_BYTES:
+            # One sleep costs less CPU than waking for every packet.
+            time.sleep(max(0, sent_ns + int(FIRST_LOOK * wire_ns) - self._clock()) / 1e9)
         reply = b""
         while True:
             if not self._wait(deadline_ns):
@@ -161,9 +164,9 @@ class Port:
         return True
 
     def _gone(self, cause: OSError | str) -> Disconnected:
-        if isinstance(cause, OSError) and cause.errno not in _GONE:
-            return Disconnected(f"{self.name} failed: {cause}")
-        return Disconnected(f"{self.name} is gone ({cause}): unplugged? Re-plug it and start again")
+        # A closed socket takes one more write without complaint; a lost port stays lost.
+        self._lost = f"{self.name} is gone ({cause}): unplugged? Re-plug it and start again"
+        return Disconnected(self._lost)
 
 
 class PartialReply(BusTimeout):
