@@ -75,12 +75,10 @@ class SteppedArm:
             self.world.step(judged=judged)
 
     def follow_line(self, start: tuple[float, ...], end: tuple[float, ...], *, judged: bool = True) -> None:
-        """Executes one action: `start` to `end` in `DT_S`, as the executor interpolates a chunk."""
-        velocity = tuple((b - a) / DT_S for a, b in zip(start, end, strict=True))
+        """Executes one action: `start` to `end` in `DT_S`, as the executor reads a chunk that ends there."""
+        path = Execution(1, 0, 0, round(DT_S * 1e9), (start, end))
         for k in range(self.ticks_per_action):
-            u = k / self.ticks_per_action
-            position = tuple(a + (b - a) * u for a, b in zip(start, end, strict=True))
-            self.tick(Target(position, velocity), judged=judged)
+            self.tick(target_at(path, k * self.config.dt_ns, LOOKAHEAD_NS), judged=judged)
 
     def save(self) -> SavedArm:
         """Everything to branch from here."""

@@ -15,13 +15,14 @@ from ..messages import Phase
 from . import chain, executor
 from .config import CoreConfig
 from .deadlines import SUPERVISOR_SILENCE_NS, SlotAccount, stops
-from .smoother import Motion, Smoother, SmootherError
+from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
 from .state import Condition, CoreState, Finish, Inbox, Note, Output, StopRecord
 
 _REST = 1e-6
 """Velocities and accelerations below this count as rest."""
-_STILL = 1e-9
-"""Steps below this count as standing still."""
+_LOOKAHEAD_NS = round(LOOKAHEAD_S * 1e9)
+_STILL = 1e-5
+"""Steps below this (0.001 rad/s at 100 Hz) count as standing still."""
 _POLICY_CONDITIONS = frozenset(
     {
         "policy_lost",
@@ -257,7 +258,7 @@ class ControlCore:
         if state.phase == Phase.RETURN and state.goal is not None:
             return executor.Target(state.goal, (0.0,) * len(state.goal))
         if state.phase == Phase.RUN and state.execution is not None:
-            return executor.target_at(state.execution, now_ns)
+            return executor.target_at(state.execution, now_ns, _LOOKAHEAD_NS)
         return None
 
     def _move(self, state: CoreState, now_ns: int, notes: list[Note]) -> CoreState:
@@ -274,7 +275,10 @@ class ControlCore:
             clamped = chain.clamp_target(target, state.joint.position, self.config)
             state = self._count_clamps(state, clamped.reasons, notes)
             try:
-                after = self.smoother.toward(before, clamped.target.position, clamped.target.velocity)
+                # A pose is approached in the shortest time, a path with a constant lookahead.
+                duration_s = 0.0 if state.phase == Phase.RETURN else LOOKAHEAD_S
+                wanted = clamped.target
+                after = self.smoother.toward(before, wanted.position, wanted.velocity, duration_s)
                 violation = chain.check_setpoint(before, after, self.config, self.smoother)
                 refused = Condition(violation.code, violation.text) if violation else None
             except SmootherError as error:

@@ -25,7 +25,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Position and velocity wanted at one time."""
+    """Where the path is a little ahead of now, and the mean velocity on the way there."""
 
     position: tuple[float, ...]
     velocity: tuple[float, ...]
@@ -39,16 +39,19 @@ def begin(chunk: Chunk, now_ns: int, still_since_ns: int) -> Execution:
     return Execution(chunk.chunk_id, chunk.observation_ns, origin, chunk.dt_ns, chunk.actions)
 
 
-def target_at(execution: Execution, now_ns: int) -> Target | None:
-    """The target at `now_ns`; None when the chunk has run out."""
-    if now_ns > execution.end_ns or len(execution.actions) < 2:
-        return None
-    elapsed = max(0, now_ns - execution.origin_ns)
-    index = min(elapsed // execution.dt_ns, len(execution.actions) - 2)
+def position_at(execution: Execution, time_ns: int) -> tuple[float, ...]:
+    """The path at one time; before its origin its first point, after its end its last."""
+    elapsed = min(max(0, time_ns - execution.origin_ns), execution.end_ns - execution.origin_ns)
+    index = min(elapsed // execution.dt_ns, max(0, len(execution.actions) - 2))
     fraction = (elapsed - index * execution.dt_ns) / execution.dt_ns
-    a, b = execution.actions[index], execution.actions[index + 1]
-    dt_s = execution.dt_ns * 1e-9
-    return Target(
-        tuple(x + (y - x) * fraction for x, y in zip(a, b, strict=True)),
-        tuple((y - x) / dt_s for x, y in zip(a, b, strict=True)),
-    )
+    a, b = execution.actions[index], execution.actions[min(index + 1, len(execution.actions) - 1)]
+    return tuple([x + (y - x) * fraction for x, y in zip(a, b, strict=True)])
+
+
+def target_at(execution: Execution, now_ns: int, lookahead_ns: int) -> Target | None:
+    """The target for a smoother that aims `lookahead_ns` ahead; None when the chunk has run out."""
+    if now_ns > execution.end_ns:
+        return None
+    now, ahead = position_at(execution, now_ns), position_at(execution, now_ns + lookahead_ns)
+    seconds = lookahead_ns * 1e-9
+    return Target(ahead, tuple([(b - a) / seconds for a, b in zip(now, ahead, strict=True)]))

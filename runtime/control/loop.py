@@ -116,7 +116,7 @@ class ControlLoop:
         inbox = self._collect(wake)
         if inbox.arm is not None and self.state.motion is None:
             self._energise(joint)
-            return None
+            joint = self._read()
         before = self._clock()
         self._rates.tick(wake.wake_ns)
         was_latched = self.state.latched

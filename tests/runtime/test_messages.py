@@ -23,21 +23,20 @@ stamps = st.integers(-(2**63), 2**63 - 1)
 def chunks(draw: st.DrawFn) -> m.Chunk:
     joints = draw(st.integers(1, 8))
     rows = draw(st.lists(st.tuples(*[floats] * joints), min_size=1, max_size=20))
+    six = [draw(stamps) for _ in range(6)]
     return m.Chunk(
-        draw(ids),
-        draw(ids),
-        *(draw(stamps) for _ in range(6)),
-        m.StampSource.KERNEL,
-        draw(stamps),
-        tuple(rows),
-    )
+        draw(ids), draw(ids), six[0], six[1], six[2], six[3], six[4], six[5],
+        m.StampSource.KERNEL, draw(stamps), tuple(rows),
+    )  # fmt: skip
 
 
 @st.composite
 def states(draw: st.DrawFn) -> m.State:
     n = draw(st.integers(0, 8))
-    rows = [draw(st.tuples(*[floats] * n)) for _ in range(3)]
-    return m.State(m.Phase.RUN, draw(ids), draw(ids), draw(stamps), draw(stamps), *rows)
+    row = st.tuples(*[floats] * n)
+    return m.State(
+        m.Phase.RUN, draw(ids), draw(ids), draw(stamps), draw(stamps), draw(row), draw(row), draw(row)
+    )
 
 
 anything = st.one_of(

@@ -121,7 +121,7 @@ def test_a_chunk_of_another_task_is_dropped() -> None:
 def test_targets_beyond_the_limits_are_clamped_and_counted() -> None:
     bench = Bench()
     bench.start()
-    for i in range(1, 60):
+    for i in range(1, 120):
         bench.tick(Inbox(chunk=chunk([(3.0, -0.3, 500.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
     assert not bench.state.latched
     assert bench.setpoints[-1][0] == pytest.approx(0.99, abs=1e-3)
