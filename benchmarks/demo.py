@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .demo_report import document, passed, print_attempts, print_timing, timing_rows
+    from .demo_report import attempt_lines, document, passed, timing_lines, timing_rows
     from .demo_run import DemoError, DemoOptions, export_demo, log_tail, run_demo
 
     folder = args.output.absolute()
@@ -54,10 +54,10 @@ def main(args: argparse.Namespace) -> int:
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if args.json:
         print(json.dumps(summary, indent=2))
-    else:
-        print_attempts(result)
-        print_timing(timing_rows(result.report, result.cyclictest))
-        print(f"all of it: {folder}/summary.json, report.json, events.jsonl, vla-run.log")
+    elif result.outcomes:
+        print("\nattempts", *attempt_lines(result.outcomes), sep="\n")
+        print("\ndeadlines", *timing_lines(timing_rows(result.report, result.cyclictest)), sep="\n")
+        print(f"\nall of it: {folder}/summary.json, report.json, events.jsonl, vla-run.log")
     if passed(result, args.attempts):
         return 0
     _explain(result.exit_code, len(result.outcomes), args.attempts, log_tail(folder))

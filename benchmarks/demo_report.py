@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from .cyclictest import Lateness
-from .demo_attempts import tally
+from .demo_attempts import Outcome, tally
 from .demo_run import DemoResult
 from .intervals import share_text, wilson
 
@@ -109,35 +110,22 @@ def document(result: DemoResult, attempts: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_attempts(result: DemoResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    counts = tally(result.outcomes)
-    table = Table(title="Attempts")
-    for column in ("task", "success", "wrong object"):
-        table.add_column(column)
+def attempt_lines(outcomes: list[Outcome]) -> Iterator[str]:
+    """Successes by task and colour, then in all with their interval."""
+    counts = tally(outcomes)
     for key in sorted(key for key in counts if key != "all"):
         row = counts[key]
-        table.add_row(key, f"{row['successes']}/{row['trials']}", str(row["wrong_object"]))
-    console = Console()
-    console.print(table)
-    if "all" in counts:
-        console.print(
-            f"success {share_text(counts['all']['successes'], counts['all']['trials'])}", highlight=False
-        )
+        wrong = f", wrong object {row['wrong_object']}" if row["wrong_object"] else ""
+        yield f"{key:<14}{row['successes']:>3} of {row['trials']}{wrong}"
+    if total := counts.get("all"):
+        yield f"success: {share_text(total['successes'], total['trials'])}"
 
 
-def print_timing(rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Deadlines")
-    for column in ("what", "measured", "wanted", ""):
-        table.add_column(column)
+def timing_lines(rows: list[Row]) -> Iterator[str]:
+    """The deadline report as aligned columns."""
+    verdicts = {None: "", True: "ok", False: "MISSED"}
     for row in rows:
-        table.add_row(row.what, row.measured, row.wanted, {None: "", True: "ok", False: "MISSED"}[row.ok])
-    Console().print(table)
+        yield f"{row.what:<32}{row.measured:<36}{row.wanted:<12}{verdicts[row.ok]}".rstrip()
 
 
 def _lateness(beside: Lateness) -> dict[str, float]:

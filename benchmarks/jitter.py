@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .demo_report import document, print_timing, timing_rows
+    from .demo_report import document, timing_lines, timing_rows
     from .demo_run import DemoError, DemoOptions, export_demo, log_tail, run_demo
 
     folder = args.output.absolute()
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
         keys = ("timing", "cyclictest", "rates", "deadlines", "stages", "environment", "vla_run_exit_code")
         print(json.dumps({key: whole[key] for key in keys}, indent=2))
     else:
-        print_timing(timing_rows(result.report, result.cyclictest))
+        print(*timing_lines(timing_rows(result.report, result.cyclictest)), sep="\n")
     if result.exit_code != 0:
         print(f"vla-bench jitter: vla-run ended with exit code {result.exit_code}", file=sys.stderr)
         return 1
