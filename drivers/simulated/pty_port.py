@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import struct
+import threading
 import time
 import tty
 from pathlib import Path
 
 READ_BYTES = 4096
+PASSAGE_TIMEOUT_S = 1.0
+_STAMP = struct.Struct("<Q")
 
 
 class PtyPort:
@@ -62,8 +66,8 @@ class PtyPort:
             return 0
         near, far = self._ends
         return (
-            min(_passage_ns(far, near) for _ in range(tries))
-            + min(_passage_ns(near, far) for _ in range(tries))
+            min(_passages_ns(far, near, tries))
+            + min(_passages_ns(near, far, tries))
             + min(_oversleep_ns() for _ in range(tries))
         )
 
@@ -85,14 +89,26 @@ class PtyPort:
         self.lost_bytes += len(data) - written
 
 
-def _passage_ns(source: int, sink: int) -> int:
-    """How long one byte takes from one end to the other, woken up by it."""
-    start_ns = time.monotonic_ns()
-    os.write(source, b"\0")
-    select.select([sink], [], [], 1.0)
-    taken_ns = time.monotonic_ns() - start_ns
-    os.read(sink, READ_BYTES)
-    return taken_ns
+def _passages_ns(source: int, sink: int, tries: int) -> list[int]:
+    """How long a few bytes take from one end to a sleeper at the other.
+
+    They are written by another thread: a byte written by the sleeper itself would be there before it sleeps.
+    """
+
+    def send() -> None:
+        for _ in range(tries):
+            time.sleep(0.0005)
+            os.write(source, _STAMP.pack(time.monotonic_ns()))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    taken: list[int] = []
+    while len(taken) < tries and select.select([sink], [], [], PASSAGE_TIMEOUT_S)[0]:
+        now_ns = time.monotonic_ns()
+        data = os.read(sink, READ_BYTES)
+        taken += [now_ns - sent_ns for (sent_ns,) in _STAMP.iter_unpack(data)]
+    sender.join()
+    return taken or [0]
 
 
 def _oversleep_ns(sleep_ns: int = 200_000) -> int:
