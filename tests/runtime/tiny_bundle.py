@@ -17,17 +17,33 @@ INPUTS = {"image": ("uint8", [1, 96, 96, 3]), "state": ("float32", [1, 6]), "tok
 WORDS = {"touch": 1, "the": 2, "red": 3, "cube": 4}
 
 
-def constant_graph(actions: NDArray[np.float32]) -> bytes:
-    """An ONNX model with the demo policy's inputs that always returns `actions` [1, STEPS, joints]."""
+def constant_graph(actions: NDArray[np.float32], nan_word: int | None = None) -> bytes:
+    """An ONNX model with the demo policy's inputs that always returns `actions` [1, STEPS, joints].
+
+    `nan_word`: a token from which on all actions are NaN, so that start-up checks pass and a task fails.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     kinds = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
-    value = numpy_helper.from_array(actions.astype(np.float32), "value")
+    constants = {
+        "value": actions.astype(np.float32),
+        "limit": np.float32((nan_word or 1e6) - 0.5),
+        "zero": np.float32(0),
+    }
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["words"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["words"], ["largest"], keepdims=0),
+        helper.make_node("Sub", ["limit", "largest"], ["below"]),
+        helper.make_node("Sqrt", ["below"], ["root"]),
+        helper.make_node("Mul", ["root", "zero"], ["nothing"]),
+        helper.make_node("Add", ["value", "nothing"], ["actions"]),
+    ]
     graph = helper.make_graph(
-        [helper.make_node("Constant", [], ["actions"], value=value)],
+        nodes,
         "constant",
         [helper.make_tensor_value_info(name, kinds[dtype], shape) for name, (dtype, shape) in INPUTS.items()],
         [helper.make_tensor_value_info("actions", TensorProto.FLOAT, list(actions.shape))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return model.SerializeToString()
@@ -114,15 +130,17 @@ def golden_inputs() -> dict[str, NDArray[Any]]:
 def write_tiny_bundle(
     folder: Path,
     actions: NDArray[np.float32] | None = None,
+    *,
     golden: NDArray[np.float32] | None = None,
+    nan_word: int | None = None,
     **spec: Any,
 ) -> Path:
     """`actions`: [STEPS, 6]; default: stay. `golden`: what the golden file claims; default: the truth."""
-    stay = np.zeros((STEPS, 6), np.float32)
-    value = (stay if actions is None else actions)[None]
-    expected = value if golden is None else golden[None]
+    value = (np.zeros((STEPS, 6), np.float32) if actions is None else actions)[None]
     files = {
-        "graphs/policy.onnx": constant_graph(value),
-        "golden/observations.npz": pack_golden(golden_inputs(), {"actions": expected}),
+        "graphs/policy.onnx": constant_graph(value, nan_word),
+        "golden/observations.npz": pack_golden(
+            golden_inputs(), {"actions": value if golden is None else golden[None]}
+        ),
     }
     return write_bundle(folder, tiny_spec(**spec), files)

@@ -1,0 +1,127 @@
+"""The real vla-run as a process, on the real simulator, watched through its event file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from holdfast.drivers.feetech.bus import FeetechBus, allow_all
+from holdfast.drivers.simulated.launch import Simulator
+from holdfast.drivers.transport import open_port
+
+PATIENCE_S = 60.0
+"""Longest wait for anything; the machine may be busy."""
+MOTOR_IDS = (1, 2, 3, 4, 5, 6)
+
+
+class VlaRun:
+    """One run. Its output goes to files, so that no pipe is left open by a child that outlives it."""
+
+    def __init__(self, folder: Path, *arguments: str, state: Path | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.events_path = folder / "events.jsonl"
+        self.report_path = folder / "report.json"
+        self.state = state or folder / "state"
+        self._output_path = folder / "output.txt"
+        command = [sys.executable, "-m", "holdfast.runtime.cli", *arguments]
+        command += ["--events", str(self.events_path), "--report", str(self.report_path)]
+        with self._output_path.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                env={**os.environ, "XDG_STATE_HOME": str(self.state)},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> VlaRun:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    @property
+    def output(self) -> str:
+        return self._output_path.read_text(errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        try:
+            lines = self.events_path.read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def event(self, code: str, timeout_s: float = PATIENCE_S, source: str | None = None) -> dict[str, Any]:
+        """The first event with this code, waiting for it."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            ended = self.process.poll() is not None
+            for event in self.events():
+                if event["code"] == code and source in (None, event["source"]):
+                    return event
+            if ended:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"no event {code!r} came; output:\n{self.output}")
+
+    def pid_of(self, child: str) -> int:
+        """Process id of `control` or `policy`."""
+        return next(
+            int(e["value"]) for e in self.events() if e["code"] == "started" and e["text"].startswith(child)
+        )
+
+    def finish(self, timeout_s: float = PATIENCE_S) -> int:
+        """Waits for the end; the exit code."""
+        return self.process.wait(timeout_s)
+
+    def report(self) -> dict[str, Any]:
+        return json.loads(self.report_path.read_text())
+
+
+def arm_options(simulator: Simulator) -> list[str]:
+    return ["--arm", simulator.arm_url, "--camera", simulator.camera_url]
+
+
+def torque(simulator: Simulator) -> list[int]:
+    """The torque registers, read over the bus as any other program would."""
+    port = open_port(simulator.arm_url, 1_000_000, time.monotonic_ns)
+    try:
+        bus = FeetechBus(port, MOTOR_IDS, allow_all, 50.0)
+        return [bus.read_register(motor_id, "torque_enable", allow_faults=True) for motor_id in MOTOR_IDS]
+    finally:
+        port.close()
+
+
+def assert_still(simulator: Simulator, tolerance_rad: float = 0.005) -> None:
+    """The arm does not move (true joint positions, half a second apart; the last one is the jaw)."""
+    before = simulator.truth.verdict().qpos
+    time.sleep(0.5)
+    after = simulator.truth.verdict().qpos
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) < tolerance_rad
+
+
+def wait_gone(pid: int, timeout_s: float = PATIENCE_S) -> None:
+    """Until a process that is not our child has ended."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} is still there")
