@@ -75,7 +75,7 @@ def holdfast_cycle(url: str, block: bool) -> Iterator[Cycle]:
 
     bus = FeetechBus(open_port(url, BAUD), IDS, allow_all, reply_timeout_ms=20)
     goals = [ticks for ticks, _ in bus.sync_read_positions()]
-    read = bus.sync_read_feedback if block else bus.sync_read_positions
+    read = bus.sync_read_block if block else bus.sync_read_positions
 
     def cycle() -> None:
         read()

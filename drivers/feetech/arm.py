@@ -10,7 +10,7 @@ from ..calibration import Calibration
 from ..errors import BusError, BusTimeout, ConfigError, CorruptReply, MotorFault, PortError
 from ..robots.schema import Motor, Robot
 from ..transport import open_port
-from ..types import JointState, MotorSample
+from ..types import JointState
 from ..units import JointUnits
 from . import codec
 from .bus import FeetechBus, write_eeprom
@@ -68,7 +68,7 @@ class FeetechArm:
         return rows
 
     def read(self) -> JointState:
-        return self._state(self.bus.sync_read_feedback())
+        return self._state(*self.bus.sync_read_block())
 
     def prepare(self, *, write_gains: bool = False) -> JointState:
         if write_gains:
@@ -80,18 +80,19 @@ class FeetechArm:
             self._set(joint.motor.id, "torque_limit", limit)
             self._set(joint.motor.id, "goal_time", 0)
             self._set(joint.motor.id, "goal_speed", 0)
-        samples = self.bus.sync_read_feedback()
-        for joint, sample in zip(self.robot.joints, samples, strict=True):
-            if sample.faults:
+        rows, stamp_ns = self.bus.sync_read_block()
+        for joint, (faults, *_) in zip(self.robot.joints, rows, strict=True):
+            if faults:
                 raise MotorFault(
-                    f"joint {joint.name}: motor {sample.motor_id} has {codec.fault_names(sample.faults)}; "
-                    "no torque with that (power-cycle the arm)",
-                    sample.motor_id,
+                    f"joint {joint.name}: motor {joint.motor.id} has {codec.fault_names(faults)}; no torque "
+                    "with that (power-cycle the arm)",
+                    joint.motor.id,
                 )
-        for sample in samples:
-            self._set(sample.motor_id, "goal_position", sample.position)
-        self._require_still(samples)
-        return self._state(samples)
+        ticks = [position for _, position, *_ in rows]
+        for motor_id, tick in zip(self.robot.motor_ids, ticks, strict=True):
+            self._set(motor_id, "goal_position", tick)
+        self._require_still(ticks)
+        return self._state(rows, stamp_ns)
 
     def energise(self) -> None:
         for motor_id in self.robot.motor_ids:
@@ -159,24 +160,25 @@ class FeetechArm:
         if self.bus.read_register(motor_id, "torque_enable", allow_faults=True):
             raise MotorFault(f"motor {motor_id} still holds torque after it was switched off", motor_id)
 
-    def _require_still(self, samples: Sequence[MotorSample]) -> None:
+    def _require_still(self, goals: Sequence[int]) -> None:
         """The goals must still be where the arm is; a limp arm may be sinking or in someone's hand."""
-        for before, now in zip(samples, self.bus.sync_read_feedback(), strict=True):
-            if abs(now.position - before.position) > STILL_TICKS:
+        for goal, sample in zip(goals, self.bus.sync_read_feedback(), strict=True):
+            if abs(sample.position - goal) > STILL_TICKS:
                 raise MotorFault(
-                    f"motor {now.motor_id} moved from tick {before.position} to {now.position} while the arm "
-                    "was prepared: let it come to rest, then start again",
-                    now.motor_id,
+                    f"motor {sample.motor_id} moved from tick {goal} to {sample.position} while the arm was "
+                    "prepared: let it come to rest, then start again",
+                    sample.motor_id,
                 )
 
-    def _state(self, samples: Sequence[MotorSample]) -> JointState:
+    def _state(self, rows: Sequence[tuple[int, ...]], stamp_ns: int) -> JointState:
+        faults, position, velocity, load, voltage, temperature, current = zip(*rows, strict=True)
         return JointState(
-            stamp_ns=min(sample.stamp_ns for sample in samples),
-            position=self.units.to_positions([sample.position for sample in samples]),
-            velocity=self.units.to_velocities([sample.velocity for sample in samples]),
-            load=tuple([sample.load for sample in samples]),
-            voltage_v=tuple([sample.voltage_v for sample in samples]),
-            temperature_c=tuple([sample.temperature_c for sample in samples]),
-            current_a=tuple([sample.current_a for sample in samples]),
-            faults=tuple([sample.faults for sample in samples]),
+            stamp_ns,
+            self.units.to_positions(position),
+            self.units.to_velocities(velocity),
+            tuple([value * codec.LOAD_PER_UNIT for value in load]),
+            tuple([value * codec.VOLT_PER_UNIT for value in voltage]),
+            tuple([float(value) for value in temperature]),
+            tuple([value * codec.AMPERE_PER_UNIT for value in current]),
+            faults,
         )

@@ -9,6 +9,7 @@ order, so that an answer to an earlier request has the wrong motor first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..errors import BusTimeout, CorruptReply, MotorFault
 from ..transport import PartialReply, Port
@@ -17,6 +18,7 @@ from . import codec
 from .codec import REGISTERS
 
 Guard = Callable[[bytes], None]
+Row = TypeVar("Row")
 
 
 def allow_all(frame: bytes) -> None:
@@ -33,9 +35,7 @@ class FeetechBus:
         self._timeout_ns = int(reply_timeout_ms * 1e6)
         self._turn = 0
         count = len(self.motor_ids)
-        # Rotation k starts with motor k; `_places[k]` maps the joint order onto it.
         self._orders = [self.motor_ids[k:] + self.motor_ids[:k] for k in range(count)]
-        self._places = [[(i - k) % count for i in range(count)] for k in range(count)]
         self._feedback = self._sync_read_frames(codec.FEEDBACK_ADDRESS, codec.FEEDBACK_LENGTH)
         position = REGISTERS["present_position"]
         self._positions = self._sync_read_frames(position.address, position.length)
@@ -69,36 +69,35 @@ class FeetechBus:
         Raises `BusTimeout` (with `missing`), `CorruptReply`, `Disconnected`. A sample's stamp is the earliest
         time at which its answer can have been complete on the wire: never younger than the truth.
         """
-        data, sent_ns, places = self._sync_read(self._feedback, codec.FEEDBACK_LENGTH)
-        rows = codec.unpack_feedback(data)
+        rows, first_ns = self.sync_read_block()
         frame_ns = (codec.OVERHEAD + codec.FEEDBACK_LENGTH) * self.port.byte_ns
-        samples = []
-        for motor_id, place in zip(self.motor_ids, places, strict=True):
-            faults, position, velocity, load, voltage, temperature, current = rows[place]
-            samples.append(
-                MotorSample(
-                    motor_id,
-                    sent_ns + (place + 1) * frame_ns,
-                    position,
-                    velocity,
-                    load * codec.LOAD_PER_UNIT,
-                    voltage * codec.VOLT_PER_UNIT,
-                    float(temperature),
-                    current * codec.AMPERE_PER_UNIT,
-                    faults,
-                )
+        return [
+            MotorSample(
+                motor_id,
+                first_ns + (index - self._turn) % len(rows) * frame_ns,
+                position,
+                velocity,
+                load * codec.LOAD_PER_UNIT,
+                voltage * codec.VOLT_PER_UNIT,
+                float(temperature),
+                current * codec.AMPERE_PER_UNIT,
+                faults,
             )
-        return samples
+            for index, (motor_id, row) in enumerate(zip(self.motor_ids, rows, strict=True))
+            for faults, position, velocity, load, voltage, temperature, current in (row,)
+        ]
+
+    def sync_read_block(self) -> tuple[list[tuple[int, ...]], int]:
+        """The rows of `codec.unpack_feedback` in the order of `motor_ids`, and the stamp of the oldest one;
+        errors as `sync_read_feedback`. What control calls at every tick, so without an object per motor."""
+        data, sent_ns = self._sync_read(self._feedback, codec.FEEDBACK_LENGTH)
+        rows = self._in_order(codec.unpack_feedback(data))
+        return rows, sent_ns + (codec.OVERHEAD + codec.FEEDBACK_LENGTH) * self.port.byte_ns
 
     def sync_read_positions(self) -> list[tuple[int, int]]:
         """(ticks, fault bits) of every motor, in the order of `motor_ids`; errors as `sync_read_feedback`."""
-        data, _, places = self._sync_read(self._positions, 2)
-        result = []
-        for place in places:
-            at = 8 * place
-            raw = data[at + 5] | data[at + 6] << 8
-            result.append((raw if raw < 0x8000 else 0x8000 - raw, data[at + 4]))
-        return result
+        data, _ = self._sync_read(self._positions, 2)
+        return self._in_order(codec.unpack_positions(data))
 
     def sync_write_goals(self, ticks: Sequence[int]) -> None:
         """Goal positions of all motors in one frame, in the order of `motor_ids`; nothing answers."""
@@ -110,7 +109,7 @@ class FeetechBus:
     def _sync_read_frames(self, address: int, length: int) -> list[bytes]:
         return [codec.sync_read(order, address, length) for order in self._orders]
 
-    def _sync_read(self, frames: list[bytes], length: int) -> tuple[bytes, int, list[int]]:
+    def _sync_read(self, frames: list[bytes], length: int) -> tuple[bytes, int]:
         turn = self._turn = (self._turn + 1) % len(self._orders)
         order = self._orders[turn]
         frame = frames[turn]
@@ -126,7 +125,11 @@ class FeetechBus:
         except CorruptReply:
             self.port.distrust()
             raise
-        return data, sent_ns, self._places[turn]
+        return data, sent_ns
+
+    def _in_order(self, rows: list[Row]) -> list[Row]:
+        """Answers of the last sync read, back in the order of `motor_ids`."""
+        return rows[-self._turn :] + rows[: -self._turn] if self._turn else rows
 
     def _ask(self, motor_id: int, frame: bytes, length: int) -> codec.Status:
         self._guard(frame)

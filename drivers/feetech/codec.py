@@ -275,6 +275,15 @@ def answering(data: bytes, motor_ids: Sequence[int], length: int) -> set[int]:
 # Of one answer with the 15-byte block: faults, position, velocity, load, voltage, temperature, current.
 # Byte 64, status (the same bits as the error byte), moving and two reserved bytes are skipped.
 _FEEDBACK = struct.Struct("<4xBHHHBB5xHx")
+_POSITION = struct.Struct("<4xBHx")
+
+
+def unpack_positions(data: bytes) -> list[tuple[int, int]]:
+    """(position, faults) of every answer in `data` that carries a position alone; `check_answers` first."""
+    return [
+        (position if position < 0x8000 else 0x8000 - position, faults)
+        for faults, position in _POSITION.iter_unpack(data)
+    ]
 
 
 def unpack_feedback(data: bytes) -> list[tuple[int, ...]]:
