@@ -16,6 +16,8 @@ from holdfast.drivers.transport import latency_timer_ms, open_port
 from .bus_rigs import PtyRig, SocketRig, busy_lock
 from .bus_suite import BusSuite
 
+NOBODY = 65534
+
 
 @pytest.fixture
 def pty_rig(tmp_path: Path) -> Iterator[PtyRig]:
@@ -124,12 +126,40 @@ def test_a_second_arm_on_the_same_port_is_refused(pty_rig: PtyRig) -> None:
     first.close()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
 def test_no_permission_is_refused(pty_rig: PtyRig) -> None:
     path = os.path.realpath(pty_rig.url.removeprefix("serial:"))
     os.chmod(path, 0)
-    with pytest.raises(PortError, match="permission"):
-        open_port(pty_rig.url, 1_000_000)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        with pytest.raises(PortError, match=r"no permission .* dialout"):
+            open_port(f"serial:{path}", 1_000_000)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "row"),
+    [
+        ("min_position", 0, "range min"),
+        ("max_position", 4095, "range max"),
+        ("homing_offset", 0, "homing offset"),
+        ("mode", 1, "mode"),
+        ("response_level", 0, "answers to writes"),
+        ("return_delay", 250, "return delay"),
+        ("i_gain", 4, "gain i"),
+        ("present_voltage", 30, "voltage"),
+    ],
+)
+def test_every_register_that_matters_is_a_row(pty_rig: PtyRig, register: str, value: int, row: str) -> None:
+    pty_rig.servos[1].put(register, value)
+    arm = open_arm(pty_rig.url, pty_rig.robot, pty_rig.calibration, lambda frame: None)
+    arm.connect()
+    failed = [found for found in arm.check() if not found.ok]
+    arm.close()
+    assert f"shoulder_lift: {row}" in [found.name for found in failed]
+    assert all(found.fix for found in failed)
 
 
 def test_a_mute_port_times_out_without_spinning(pty_rig: PtyRig) -> None:
