@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     fit = verbs.add_parser("fit", help="train from scratch")
     fit.add_argument("--data", type=Path, required=True, metavar="FILE.npz")
     fit.add_argument("--out", type=Path, default=Path("model.pt"), metavar="FILE.pt")
+    fit.add_argument(
+        "--observations", type=Path, metavar="FILE.npz", help="also write recorded observations for export"
+    )
     length = fit.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=_positive, default=10.0, metavar="M", help="wall time (10)")
     length.add_argument("--steps", type=_count, metavar="N", help="optimiser steps; reproducible")
@@ -69,15 +72,23 @@ def _fit(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     from ...drivers.robots.schema import load_robot
     from .demonstrations import DemonstrationError, load_demonstrations
-    from .fit import Budget, Progress, fit
+    from .fit import HELD_OUT, Budget, Progress, fit
+    from .observations import save_observations
 
-    if not _writable(options.out):
+    if not all(_writable(path) for path in (options.out, options.observations) if path):
         return EXIT_USAGE
     try:
         demonstrations = load_demonstrations(options.data)
     except DemonstrationError as error:
         print(f"vla-train: {error}", file=sys.stderr)
         return EXIT_USAGE
+    if options.observations:
+        try:
+            count = save_observations(options.observations, demonstrations, HELD_OUT)
+        except ValueError as error:
+            print(f"vla-train: {error}", file=sys.stderr)
+            return EXIT_USAGE
+        print(f"{options.observations}: {count} observations")
     with _bar() as bar:
         task = bar.add_task("training", total=1.0, note="")
 
@@ -118,7 +129,7 @@ def _bar():
 def _writable(path: Path) -> bool:
     if path.parent.is_dir():
         return True
-    print(f"vla-train: the folder {path.parent} for --out does not exist; make it first", file=sys.stderr)
+    print(f"vla-train: the folder {path.parent} of {path} does not exist; make it first", file=sys.stderr)
     return False
 
 
