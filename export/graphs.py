@@ -37,7 +37,7 @@ def export_graph(policy: Policy, feed: Mapping[str, NDArray[Any]]) -> bytes:
     """
     names = [tensor.name for tensor in policy.inputs]
     example = tuple(torch.from_numpy(feed[name].copy()) for name in names)
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 _Named(policy.module, names),
@@ -103,7 +103,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the exporter's notes about its own internals (missing torchvision, deprecations) to itself."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -169,8 +169,8 @@ RULES: tuple[Callable[[onnx.NodeProto, _Case], str | None], ...] = (
     _pre_processing,
     _expectation,
     _feeds_sums,
-    _large_value,
     _constant_beyond,
+    _large_value,
     _large_sum,
 )
 

@@ -12,7 +12,7 @@ from .graph_view import FLOAT, FLOAT16, GraphView
 
 
 def probe_ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, float]:
-    """Largest magnitude of every floating value that the graph computes, over all feeds.
+    """Largest magnitude of every floating value that the graph takes or computes, over all feeds.
 
     Infinity stands for a value that was not finite. The graph is run as written, with every value as an
     output: a backend may otherwise keep a wider type between nodes and hide an overflow.
@@ -26,7 +26,8 @@ def probe_ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, flo
     session = OnnxGraph(probe.SerializeToString(), literal=True)
     ranges = dict.fromkeys(wanted, 0.0)
     for feed in feeds:
-        for name, array in session.run(feed).items():
+        given = {name: array for name, array in feed.items() if array.dtype.kind == "f"}
+        for name, array in {**given, **session.run(feed)}.items():
             largest = float(np.abs(array).max(initial=0.0))
-            ranges[name] = max(ranges[name], largest if np.isfinite(largest) else float("inf"))
+            ranges[name] = max(ranges.get(name, 0.0), largest if np.isfinite(largest) else float("inf"))
     return ranges

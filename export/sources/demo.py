@@ -39,9 +39,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class _Statistics(_Strict):
-    offset: list[float] | list[list[float]]
-    scale: list[float] | list[list[float]]
+class _StateStatistics(_Strict):
+    offset: list[float]
+    scale: list[float]
+
+
+class _ActionStatistics(_Strict):
+    """One row per step of the chunk."""
+
+    offset: list[list[float]]
+    scale: list[list[float]]
 
 
 class _Actions(_Strict):
@@ -60,8 +67,8 @@ class _Header(_Strict):
     version: int
     architecture: Literal["keypoint_vla"]
     config: dict[str, int | float]
-    state_statistics: _Statistics
-    action_statistics: _Statistics
+    state_statistics: _StateStatistics
+    action_statistics: _ActionStatistics
     vocabulary: dict[str, int]
     token_length: int
     tasks: list[str]
@@ -144,10 +151,31 @@ def _header(path: Path, data: Mapping[str, Any]) -> _Header:
         raise SourceError(f"{path} is not a complete checkpoint: {_rows(error)}; train it again") from error
 
 
+def _check_sizes(path: Path, header: _Header, config: KeypointVLAConfig) -> None:
+    """What the file says twice must be the same: a network has no names for what goes in and out."""
+    actions, camera = header.action_contract, header.camera
+    for what, said, network in (
+        ("token_length", header.token_length, config.token_length),
+        ("largest word id", max(header.vocabulary.values(), default=0), config.vocabulary),
+        ("steps", actions.steps, config.steps),
+        ("action names", len(actions.names), config.joints),
+        ("action units", len(actions.units), config.joints),
+        ("relative flags", len(actions.relative), config.joints),
+        ("rows of action offsets", len(header.action_statistics.offset), config.steps),
+        ("rows of action scales", len(header.action_statistics.scale), config.steps),
+        ("camera size", (camera.height, camera.width), (config.image, config.image)),
+    ):
+        if said != network:
+            raise SourceError(
+                f"{path} contradicts itself: {what} is {said}, its network has {network}; train it again"
+            )
+
+
 def _network(path: Path, header: _Header, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
     """The network with its weights, after comparing every shape without allocating memory for it."""
     try:
         config = KeypointVLAConfig(**header.config)  # pyright: ignore[reportArgumentType] (checked below)
+        _check_sizes(path, header, config)
         with torch.device("meta"):
             expected = KeypointVLA(config).state_dict()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -172,34 +200,31 @@ def _network(path: Path, header: _Header, weights: dict[str, torch.Tensor]) -> t
 
 
 def _contracts(header: _Header) -> tuple[StateContract, ActionContract, TaskContract]:
-    actions = header.action_contract
-    named = [{"name": n, "unit": u} for n, u in zip(actions.names, actions.units, strict=False)]
+    actions, rows = header.action_contract, header.action_statistics
+    named = [{"name": n, "unit": u} for n, u in zip(actions.names, actions.units, strict=True)]
     action = {
         "space": actions.space,
         "elements": [
             {**element, "relative": relative}
-            for element, relative in zip(named, actions.relative, strict=False)
+            for element, relative in zip(named, actions.relative, strict=True)
         ],
         "steps": actions.steps,
         "dt_s": actions.dt_s,
-        "normalisation": _normalisations(header.action_statistics),
+        "normalisation": [
+            {"source": "mean_std", "offset": offset, "scale": scale}
+            for offset, scale in zip(rows.offset, rows.scale, strict=True)
+        ],
     }
-    state = {"elements": named, "normalisation": _normalisations(header.state_statistics)[0]}
+    state = {
+        "elements": named,
+        "normalisation": {"source": "mean_std", **header.state_statistics.model_dump()},
+    }
     words = {"kind": "words", "words": header.vocabulary, "length": header.token_length, "pad": 0}
     return (
         StateContract.model_validate(state),
         ActionContract.model_validate(action),
         TaskContract(default=None, examples=header.tasks, tokenizer=ClosedVocabulary.model_validate(words)),
     )
-
-
-def _normalisations(statistics: _Statistics) -> list[dict[str, Any]]:
-    """One row, or one per step of the chunk."""
-    offset, scale = np.atleast_2d(statistics.offset), np.atleast_2d(statistics.scale)
-    rows = np.broadcast_arrays(offset, scale)
-    return [
-        {"source": "mean_std", "offset": o.tolist(), "scale": s.tolist()} for o, s in zip(*rows, strict=True)
-    ]
 
 
 def _observation_file(path: Path, given: Path | None) -> Path:

@@ -119,6 +119,13 @@ class StateContract(Strict):
     elements: Annotated[list[Element], Field(min_length=1, max_length=64)]
     normalisation: Normalisation
 
+    @model_validator(mode="after")
+    def _sizes(self) -> StateContract:
+        n = len(self.elements)
+        if len(self.normalisation.offset) != n or len(self.normalisation.scale) != n:
+            raise ValueError(f"state.normalisation does not have {n} elements")
+        return self
+
 
 class ActionElement(Strict):
     name: Label
@@ -253,9 +260,6 @@ class Bundle(Strict):
         if len({camera.name for camera in self.cameras}) != len(self.cameras):
             raise ValueError("two cameras share a name")
         self._graph_fits()
-        n = len(self.state.elements)
-        if len(self.state.normalisation.offset) != n or len(self.state.normalisation.scale) != n:
-            raise ValueError(f"state.normalisation does not have {n} elements")
         return self
 
     def _graph_fits(self) -> None:
