@@ -13,6 +13,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 HOUSE := benchmarks calibration drivers export runtime
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# setuptools warns about every editable installation.
+export PYTHONWARNINGS = ignore
 
 .PHONY: help setup demo test lint bench test-py310 links clean
 
@@ -66,7 +68,7 @@ test-py310: setup ## the run path on Python 3.10 with onnxruntime 1.23.2 and wit
 .run-py310: .venv310/.ready
 	@mkdir -p runs
 	@$(BIN)/vla-export --fp16 demo --output runs/py310.vla --force
-	@.venv310/bin/python -m pytest -m "not export" --bundle runs/py310.vla $(ARGS)
+	@.venv310/bin/python -m pytest -m "not export" --bundle=runs/py310.vla $(ARGS)
 
 .venv310/.ready: pyproject.toml constraints.txt
 	@test -x .venv310/bin/python || $(PYTHON310) -m venv .venv310

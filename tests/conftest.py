@@ -44,7 +44,7 @@ def demo_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     if given:
         return Path(given).resolve()
     if _missing("torch"):
-        pytest.skip("needs torch to export the demo bundle; or give one with --bundle")
+        pytest.skip("needs torch to export the demo bundle; or give one with --bundle=PATH")
     folder = tmp_path_factory.mktemp("bundle")
     bundle = folder / "demo.vla"
     command = [sys.executable, "-m", "holdfast.export.cli", "--fp16", "demo", "--output", str(bundle)]
