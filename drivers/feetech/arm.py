@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ..arm import CheckRow, MotorInfo
 from ..calibration import Calibration
-from ..errors import BusError, BusTimeout, ConfigError, CorruptReply, MotorFault, PortError
+from ..errors import BusError, ConfigError, MotorFault, PortError
 from ..robots.schema import Motor, Robot
 from ..transport import open_port
 from ..types import JointState
@@ -16,9 +16,6 @@ from . import codec
 from .bus import FeetechBus, write_eeprom
 from .checks import check_motor, check_port
 
-SETUP_ATTEMPTS = 3
-"""A question while connecting is asked this often: nothing depends on its time, and a motor that has just
-got power misses the first one."""
 IDENTITY_BYTES = 5
 """Firmware (0, 1) and model number (3, 4)."""
 STILL_TICKS = 34
@@ -118,7 +115,7 @@ class FeetechArm:
 
     def _identify(self, motor: Motor) -> MotorInfo:
         """Model and firmware of one motor; asked a few times. Raises `ConfigError` for another model."""
-        block = self._ask_patiently(motor.id)
+        block = self.bus.read_block(motor.id, 0, IDENTITY_BYTES)
         number = int.from_bytes(block[3:5], "little")
         model = codec.MODELS.get(number, f"model {number}")
         if model != motor.model:
@@ -127,14 +124,6 @@ class FeetechArm:
                 f"{motor.model}: another robot?"
             )
         return MotorInfo(motor.id, model, f"{block[0]}.{block[1]}")
-
-    def _ask_patiently(self, motor_id: int) -> bytes:
-        for _ in range(SETUP_ATTEMPTS - 1):
-            try:
-                return self.bus.read_block(motor_id, 0, IDENTITY_BYTES)
-            except (BusTimeout, CorruptReply):
-                continue
-        return self.bus.read_block(motor_id, 0, IDENTITY_BYTES)
 
     def _write_gains(self, motor: Motor) -> None:
         if self.bus.read_register(motor.id, "torque_enable"):

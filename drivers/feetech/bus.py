@@ -18,6 +18,9 @@ from . import codec
 from .codec import REGISTERS
 
 Guard = Callable[[bytes], None]
+
+ATTEMPTS = 3
+"""How often a request to a single motor is sent before its silence is believed."""
 Row = TypeVar("Row")
 
 
@@ -132,6 +135,19 @@ class FeetechBus:
         return rows[-self._turn :] + rows[: -self._turn] if self._turn else rows
 
     def _ask(self, motor_id: int, frame: bytes, length: int) -> codec.Status:
+        """A request to one motor, sent again where the answer was lost or damaged.
+
+        Single requests belong to set-up and release, where nothing depends on their time, all of them can be
+        repeated without harm, and a motor that has just got power misses the first.
+        """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._ask_once(motor_id, frame, length)
+            except (BusTimeout, CorruptReply):
+                continue
+        return self._ask_once(motor_id, frame, length)
+
+    def _ask_once(self, motor_id: int, frame: bytes, length: int) -> codec.Status:
         self._guard(frame)
         try:
             data, _ = self.port.exchange(frame, codec.OVERHEAD + length, self._timeout_ns)

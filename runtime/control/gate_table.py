@@ -13,17 +13,20 @@ TORQUE_ENABLE, ACCELERATION, GOAL_POSITION, GOAL_TIME, GOAL_SPEED, TORQUE_LIMIT 
 LOCK = 55
 GAINS: tuple[tuple[Literal["p", "i", "d"], int], ...] = (("p", 21), ("d", 22), ("i", 23))
 FULL_TORQUE = 1000
+SETTLE_TICKS = 6
+"""Half a degree."""
 
 
 def feetech_table(
     robot: Robot, units: JointUnits, resting: Sequence[float], *, write_gains: bool = False
 ) -> GateTable:
     """`resting` are the measured positions at arming: a joint that rests slightly outside its limits may be
-    held there, so its range of goals is widened to that position and no further."""
+    held there, so its range of goals is widened to that position and what it may settle until it is held."""
     goals = {}
     for index, (joint, rest) in enumerate(zip(robot.joints, units.to_ticks(resting), strict=True)):
         ticks = units.goal_tick_range(index, *units.reachable(index))
-        goals[joint.motor.id] = (min(ticks[0], rest), max(ticks[1], rest))
+        outside = (min(ticks[0], rest - SETTLE_TICKS), max(ticks[1], rest + SETTLE_TICKS))
+        goals[joint.motor.id] = ticks if ticks[0] <= rest <= ticks[1] else outside
     goal = Rule(GOAL_POSITION, 2, goals)
     ids = robot.motor_ids
 

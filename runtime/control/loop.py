@@ -251,9 +251,9 @@ class ControlLoop:
                     f"{config.high[i]:.3f}; move it inside by hand (torque is off) and start again"
                 )
         if not self.options.dry_run:
-            self.gate.load(self.options.table(joint.position))
-            self.gate.phase = GatePhase.ARM
             try:
+                self.gate.load(self.options.table(joint.position))
+                self.gate.phase = GatePhase.ARM
                 joint = self.arm.prepare(write_gains=self.options.write_gains)
                 self._torque = True
                 self.arm.energise()

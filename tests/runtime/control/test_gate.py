@@ -12,7 +12,7 @@ from holdfast.drivers.calibration import find_calibration
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.units import JointUnits
 from holdfast.runtime.control.gate import FeetechGate, GateDenied, GatePhase
-from holdfast.runtime.control.gate_table import feetech_table
+from holdfast.runtime.control.gate_table import SETTLE_TICKS, feetech_table
 
 ROBOT = load_robot("sim_arm")
 UNITS = JointUnits(ROBOT, find_calibration(ROBOT))
@@ -135,7 +135,7 @@ def test_a_joint_that_rests_outside_may_be_held_there_and_no_further() -> None:
     rest = UNITS.to_ticks(resting)[0]
     guard(goal(1, rest))
     with pytest.raises(GateDenied):
-        guard(goal(1, rest + 1))
+        guard(goal(1, rest + SETTLE_TICKS + 1))
 
 
 LIMITS = {j.motor.id: UNITS.goal_tick_range(i, *UNITS.reachable(i)) for i, j in enumerate(ROBOT.joints)}
