@@ -11,7 +11,7 @@ import json
 import select
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,13 @@ from .wire_log import FROM_HOST, FROM_MOTORS, WireLog
 from .world import World
 
 STEP_NS = round(World.STEP_S * 1e9)
-MAX_OWN_DELAY_NS = 120_000
-"""At most so much of the wire time is taken for the delay of pty and timers."""
+SPIN_NS = 50_000
+"""It wakes up so long before a reply is due and watches the clock: timers are that late."""
+PTY_NS = 8_000
+"""A pty takes longer than this to carry bytes in and out again, however idle or busy the machine."""
+FAST_CLOCK = 0.04
+"""Replies come so much sooner than the nominal wire time, as from motors with a fast clock: it makes up for
+the rest of the pty's delay, which cannot be known."""
 SKIP_NS = 250_000_000
 """Physics that has fallen further behind gives the time up instead of rushing after it."""
 STEP_COST_NS = 300_000
@@ -67,18 +72,10 @@ class SimulatedRobot:
         self._frame_ns = round(1e9 / options.camera_fps)
         self._frames = 0
         self._replies: deque[Reply] = deque()
+        """In order; `due_ns` here is when to hand over."""
         self._skipped_ns = 0
         self.truth = TruthServer(options.folder / "truth.sock", self._handle)
         self.port = PtyPort(options.folder / "arm")
-        self._own_delay_ns = 0
-
-    def calibrate(self) -> None:
-        """Measures what the pty costs here; replies are handed over that much sooner.
-
-        A UART's bytes are on the wire while they are written; a pty's are still in the kernel's queues. To be
-        called once, after the priority is set and before a host opens the port.
-        """
-        self._own_delay_ns = min(MAX_OWN_DELAY_NS, self.port.measure_delay_ns())
 
     def close(self) -> None:
         """Removes the port and the socket; the camera and the log belong to the caller."""
@@ -105,10 +102,11 @@ class SimulatedRobot:
                 step_ns += STEP_NS
             if self._log is not None:
                 self._log.flush_if_due(now_ns)
-            due_ns = (
-                step_ns if reply_ns is None else reply_ns if step_ns <= now_ns else min(step_ns, reply_ns)
-            )
-            if not self._wait(due_ns, stop_fd):
+            wake_ns = step_ns
+            if reply_ns is not None:
+                # An overdue step waits for a reply that is nearly due.
+                wake_ns = reply_ns - SPIN_NS if step_ns <= now_ns else min(step_ns, reply_ns - SPIN_NS)
+            if not self._wait(wake_ns, stop_fd):
                 return
 
     def _wait(self, due_ns: int, stop_fd: int) -> bool:
@@ -132,12 +130,17 @@ class SimulatedRobot:
         if data:
             if self._log is not None:
                 self._log.add(now_ns, FROM_HOST, data)
-            self._replies.extend(self._bus.feed(data, now_ns - self._own_delay_ns))
+            for reply in self._bus.feed(data, now_ns):
+                lead_ns = PTY_NS + round(FAST_CLOCK * reply.wire_ns)
+                self._replies.append(replace(reply, due_ns=reply.due_ns - lead_ns))
 
     def _deliver(self, now_ns: int) -> int:
         """Hands over the replies that are due; returns the time after it."""
-        while self._replies and self._replies[0].due_ns <= now_ns:
-            data = self._replies.popleft().data
+        while self._replies and self._replies[0].due_ns <= now_ns + SPIN_NS:
+            reply = self._replies.popleft()
+            while time.monotonic_ns() < reply.due_ns:
+                pass
+            data = reply.data
             self.port.write(data)
             now_ns = time.monotonic_ns()
             if self._log is not None and self.port.fd is not None:
@@ -192,7 +195,6 @@ class SimulatedRobot:
             "answered_requests": self._bus.answered,
             "lost_bytes": self.port.lost_bytes,
             "frames": self._frames,
-            "own_delay_us": self._own_delay_ns / 1000,
         }
 
     def _follow_plug(self) -> None:

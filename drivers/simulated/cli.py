@@ -96,7 +96,6 @@ def run(options: Options, user_backend: str | None = None) -> None:
         stack.callback(robot.close)
         if options.realtime and (reason := prefer_fifo(BUS_PRIORITY, children=False)):
             print(f"vla-sim: {reason}", file=sys.stderr)
-        robot.calibrate()
         ready = {
             "arm": f"serial:{robot.port.link}",
             "camera": camera.url,

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import struct
-import threading
-import time
 import tty
 from pathlib import Path
 
 READ_BYTES = 4096
-PASSAGE_TIMEOUT_S = 1.0
-_STAMP = struct.Struct("<Q")
 
 
 class PtyPort:
@@ -56,21 +50,6 @@ class PtyPort:
             os.close(end)
         self._ends = None
 
-    def measure_delay_ns(self, tries: int = 30) -> int:
-        """What this machine's pty and timers cost at the least, per request and its reply (ns).
-
-        The sum of the shortest times seen for a byte to get through the pty in either direction and for a
-        sleep to end late. To be called while no host has the port open; bytes in the port are lost.
-        """
-        if self._ends is None:
-            return 0
-        near, far = self._ends
-        return (
-            min(_passages_ns(far, near, tries))
-            + min(_passages_ns(near, far, tries))
-            + min(_oversleep_ns() for _ in range(tries))
-        )
-
     def read(self) -> bytes:
         """What the host has sent since the last call; empty if nothing."""
         if self._ends is None:
@@ -87,32 +66,3 @@ class PtyPort:
         with contextlib.suppress(BlockingIOError):
             written = os.write(self._ends[0], data)
         self.lost_bytes += len(data) - written
-
-
-def _passages_ns(source: int, sink: int, tries: int) -> list[int]:
-    """How long a few bytes take from one end to a sleeper at the other.
-
-    They are written by another thread: a byte written by the sleeper itself would be there before it sleeps.
-    """
-
-    def send() -> None:
-        for _ in range(tries):
-            time.sleep(0.0005)
-            os.write(source, _STAMP.pack(time.monotonic_ns()))
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    taken: list[int] = []
-    while len(taken) < tries and select.select([sink], [], [], PASSAGE_TIMEOUT_S)[0]:
-        now_ns = time.monotonic_ns()
-        data = os.read(sink, READ_BYTES)
-        taken += [now_ns - sent_ns for (sent_ns,) in _STAMP.iter_unpack(data)]
-    sender.join()
-    return taken or [0]
-
-
-def _oversleep_ns(sleep_ns: int = 200_000) -> int:
-    """How much later than asked a short sleep ends."""
-    start_ns = time.monotonic_ns()
-    select.select([], [], [], sleep_ns * 1e-9)
-    return time.monotonic_ns() - start_ns - sleep_ns

@@ -9,7 +9,7 @@ answered by none, but for ping, which all answer in the order of their ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .faults import Faults
 from .servos import Servo
@@ -33,6 +33,8 @@ class Reply:
 
     due_ns: int
     data: bytes
+    wire_ns: int = 0
+    """How long before `due_ns` (without the fault `late`) its request began on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,14 @@ class ServoBus:
         self._buffer += data
         replies: list[Reply] = []
         while (request := self._next_frame()) is not None:
-            self._free_ns = max(now_ns, self._free_ns) + len(request) * self.byte_ns
+            start_ns = max(now_ns, self._free_ns)
+            self._free_ns = start_ns + len(request) * self.byte_ns
             if self.faults.power_lost or checksum(request[2:-1]) != request[-1]:
                 self.bad_checksums += not self.faults.power_lost
                 continue
             handler = self._instructions.get(request[4])
             if handler is not None:
-                replies += self._transmit(handler(request[2], request[5:-1]))
+                replies += self._transmit(handler(request[2], request[5:-1]), start_ns)
         return replies
 
     def _next_frame(self) -> bytes | None:
@@ -198,8 +201,11 @@ class ServoBus:
                     servo.write(address, rows[start + 1 : start + 1 + length])
         return []
 
-    def _transmit(self, answers: list[_Answer]) -> list[Reply]:
-        """Puts answers on the wire one after another and packs them as an adapter hands them over."""
+    def _transmit(self, answers: list[_Answer], start_ns: int) -> list[Reply]:
+        """Puts answers on the wire one after another and packs them as an adapter hands them over.
+
+        `start_ns` is when the request began.
+        """
         if not answers:
             return []
         self.answered += 1
@@ -210,14 +216,14 @@ class ServoBus:
         for answer, data in zip(answers, damaged, strict=True):
             gap = answer.delay_ns > 0 or answer.silent or len(packet) + len(data) > PACKET_BYTES
             if packet and gap:
-                replies.append(Reply(packet_due_ns, bytes(packet)))
+                replies.append(Reply(packet_due_ns, bytes(packet), packet_due_ns - start_ns))
                 packet.clear()
             self._free_ns += answer.delay_ns + len(answer.data) * self.byte_ns
             if not answer.silent:
                 packet += data
                 packet_due_ns = self._free_ns
         if packet:
-            replies.append(Reply(packet_due_ns, bytes(packet)))
+            replies.append(Reply(packet_due_ns, bytes(packet), packet_due_ns - start_ns))
         return self._delay(replies)
 
     def _damage(self, answers: list[_Answer]) -> list[bytes]:
@@ -245,5 +251,5 @@ class ServoBus:
         out: list[Reply] = []
         for reply in replies:
             self._late_until_ns = max(self._late_until_ns, reply.due_ns + late_ns)
-            out.append(Reply(self._late_until_ns, reply.data))
+            out.append(replace(reply, due_ns=self._late_until_ns))
         return out

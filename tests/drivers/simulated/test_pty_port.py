@@ -46,10 +46,3 @@ def test_the_path_survives_a_replug(port: PtyPort) -> None:
     port.write(b"nobody hears this")
     port.plug()
     os.close(os.open(port.link, os.O_RDWR | os.O_NOCTTY))
-
-
-def test_measuring_its_delay_leaves_the_port_empty(port: PtyPort) -> None:
-    assert port.measure_delay_ns(tries=5) > 0
-    assert port.read() == b""
-    port.unplug()
-    assert port.measure_delay_ns() == 0

@@ -129,6 +129,20 @@ def test_port_can_be_closed_and_opened_again(simulator: Simulator, host: Host) -
     third.close()
 
 
+def test_no_reply_is_sooner_than_the_wire(simulator: Simulator) -> None:
+    ping, reply_bytes, byte_ns = bytes.fromhex("ffff010201fb"), 6, 10_000
+    fd = os.open(simulator.port_path, os.O_RDWR | os.O_NOCTTY)
+    for _ in range(300):
+        start_ns = time.monotonic_ns()
+        os.write(fd, ping)
+        got = 0
+        while got < reply_bytes:
+            got += len(os.read(fd, 64))
+        # Drivers take a motor's clock to be at most 5 % fast and anything sooner for a stale answer.
+        assert time.monotonic_ns() - start_ns >= 0.95 * (len(ping) + reply_bytes) * byte_ns
+    os.close(fd)
+
+
 def test_error_bits(simulator: Simulator, host: Host) -> None:
     simulator.truth.fault("error_bits", id=2, bits=32)
     assert host.call("read2ByteTxRx", 2, PRESENT)[1] == 32
