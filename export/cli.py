@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs vla-export and returns its exit code."""
     options = parser().parse_args(arguments)
     # As for Ctrl-C: unwinding removes what has been written so far.
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     from rich.console import Console
 
     notes = Console(stderr=True, highlight=False)
@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (the outermost frame: a bug must not look like exit code 1)
         notes.print_exception()
         return _fail(options, notes, ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(options: argparse.Namespace, notes: Console) -> int:
