@@ -17,6 +17,7 @@ from .errors import SimulatorError
 BACKENDS = ("egl", "osmesa")
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 5.0
+REASON_CHARACTERS = 200
 PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri (EGL), or libosmesa6 (OSMesa)"
 
 
@@ -98,7 +99,9 @@ def _try_backend(backend: str, log: Path, port: int, seed: int, realtime: bool) 
         near.close()
         process.wait()
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1].strip() if lines else f"no answer, exit status {process.returncode}"
+        return (
+            lines[-1].strip()[:REASON_CHARACTERS] if lines else f"no answer, exit status {process.returncode}"
+        )
     report = json.loads(answer)
     if "error" in report:
         near.close()
