@@ -52,6 +52,7 @@ class Sequence:
         self._code: ExitCode | None = None
         self._stopped = False
         self._policy_lost = False
+        self._policy_well = True
         self._asked_here_ns: int | None = None
         self._late = False
 
@@ -80,6 +81,7 @@ class Sequence:
             ("policy", "ready"): self._on_ready,
             ("control", "refused"): self._on_refused,
             ("policy", "refused"): self._on_refused,
+            ("policy", "fault"): self._on_policy_fault,
             ("control", "at_start"): self._on_at_start,
             ("control", "holding"): self._on_holding,
             ("control", "stop"): self._on_stop,
@@ -117,13 +119,23 @@ class Sequence:
         if key == "q":
             self.reason = self.reason or "ended by a person"
             return self._quit(now_ns)
-        if key == "r" and self.stage == Stage.STOPPED:
-            return [Send("control", Reset()), *self._to("policy", Reset())]
+        if key == "r" and self.stage in (Stage.STOPPED, Stage.HELD):
+            self._policy_well = False
+            to_control: list[Action] = [Send("control", Reset())] if self.stage == Stage.STOPPED else []
+            return [*to_control, *self._to("policy", Reset())]
         if key == "n" and self.stage == Stage.RUNNING:
             return self._finish_task(now_ns, "ended by a person")
         if key == "n" and self.stage == Stage.HELD:
-            return self._return(now_ns) if "policy" in self._alive else self._quit(now_ns)
+            return self._go_on(now_ns)
         return []
+
+    def _go_on(self, now_ns: int) -> list[Action]:
+        """After a reset: the interrupted task again, from the start pose, if there is a policy to do it."""
+        if "policy" not in self._alive:
+            return self._quit(now_ns)
+        if not self._policy_well:
+            return [Journal("fault", "the policy process is not ready; remove the cause and press r again")]
+        return self._return(now_ns)
 
     def on_time(self, now_ns: int) -> list[Action]:
         """Everything that time alone decides; called often."""
@@ -175,10 +187,16 @@ class Sequence:
         return self._begin_if_ready(now_ns)
 
     def _on_ready(self, event: Event, now_ns: int) -> list[Action]:
+        self._policy_well = True
         if not self._ready:
             self._ready = True
             self.inference_p99_s = event.value / 1e3
         return self._begin_if_ready(now_ns)
+
+    def _on_policy_fault(self, event: Event, now_ns: int) -> list[Action]:
+        # Control has the fault too, and stops; here it only matters for going on after a reset.
+        self._policy_well = False
+        return []
 
     def _begin_if_ready(self, now_ns: int) -> list[Action]:
         if self.stage == Stage.STARTING and self._connected and self._ready:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from holdfast.drivers.feetech.bus import FeetechBus, allow_all
 from holdfast.drivers.simulated.launch import Simulator
 from holdfast.drivers.transport import open_port
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 """Longest wait for anything; the machine may be busy."""
 MOTOR_IDS = (1, 2, 3, 4, 5, 6)
 
@@ -22,7 +25,10 @@ MOTOR_IDS = (1, 2, 3, 4, 5, 6)
 class VlaRun:
     """One run. Its output goes to files, so that no pipe is left open by a child that outlives it."""
 
-    def __init__(self, folder: Path, *arguments: str, state: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, state: Path | None = None, terminal: int | None = None
+    ) -> None:
+        """`terminal`: the descriptor of a terminal that becomes its input and output."""
         folder.mkdir(parents=True, exist_ok=True)
         self.events_path = folder / "events.jsonl"
         self.report_path = folder / "report.json"
@@ -33,12 +39,13 @@ class VlaRun:
         with self._output_path.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=output if terminal is None else terminal,
                 stderr=output,
                 cwd=folder,
-                env={**os.environ, "XDG_STATE_HOME": str(self.state)},
+                env={**os.environ, "XDG_STATE_HOME": str(self.state), "TERM": "xterm"},
                 start_new_session=True,
+                preexec_fn=None if terminal is None else _take_terminal,
             )
 
     def __enter__(self) -> VlaRun:
@@ -75,7 +82,22 @@ class VlaRun:
             if ended:
                 break
             time.sleep(0.05)
-        raise AssertionError(f"no event {code!r} came; output:\n{self.output}")
+        raise AssertionError(f"no event {code!r} came: {self.last_events()}; output:\n{self.output}")
+
+    def count(self, code: str) -> int:
+        return sum(event["code"] == code for event in self.events())
+
+    def last_events(self) -> list[str]:
+        """For a message: the newest ones, less the noise of a busy machine."""
+        shown = [f"{e['code']}: {e['text']}" for e in self.events() if e["code"] != "bus_error"]
+        return shown[-6:]
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"vla-run has ended; output:\n{self.output}"
+            assert time.monotonic() < deadline, f"waited in vain; events: {self.last_events()}"
+            time.sleep(0.05)
 
     def pid_of(self, child: str) -> int:
         """Process id of `control` or `policy`."""
@@ -89,6 +111,11 @@ class VlaRun:
 
     def report(self) -> dict[str, Any]:
         return json.loads(self.report_path.read_text())
+
+
+def _take_terminal() -> None:
+    """In the child: standard input becomes the terminal that controls it, as in a shell."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def arm_options(simulator: Simulator) -> list[str]:

@@ -296,8 +296,7 @@ def test_sigusr1_ends_the_task_and_the_next_follows(tmp_path: Path, bundle: Path
     with running(tmp_path, bundle, simulator, *tasks) as run:
         run.process.send_signal(signal.SIGUSR1)
         run.event("task_end")
-        while sum(event["code"] == "running" for event in run.events()) < 2:
-            assert run.process.poll() is None, run.output
+        run.wait_for(lambda: run.count("running") == 2)
         run.process.send_signal(signal.SIGUSR1)
         assert run.finish() == 0, run.output
     assert [task["outcome"] for task in run.report()["tasks"]] == ["ended by SIGUSR1"] * 2

@@ -1,0 +1,367 @@
+"""The sequence of a run, played without a process and without time passing."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.runtime.exit_codes import ExitCode
+from holdfast.runtime.messages import Arm, Event, Phase, Quit, Reset, Snapshot, Stop, Task
+from holdfast.runtime.sequence import Sequence
+from holdfast.runtime.stages import Action, Child, End, Journal, Plan, Send, Stage
+
+S = 1_000_000_000
+M = TypeVar("M")
+
+
+class Play:
+    """A sequence with a clock; every call moves time on a little."""
+
+    def __init__(self, *tasks: str, **plan: Any) -> None:
+        values: dict[str, Any] = {
+            "duration_s": 5.0,
+            "pause_s": 0.0,
+            "on_stop": "exit",
+            "horizon_s": 0.8,
+            "frame_age_s": 0.3,
+            **plan,
+        }
+        self.now = S
+        self.sequence = Sequence(Plan(tasks=tasks or ("touch",), **values), self.now)
+        self.actions: list[Action] = []
+
+    def wait(self, seconds: float) -> list[Action]:
+        """Lets time pass, with control alive."""
+        end = self.now + int(seconds * S)
+        actions: list[Action] = []
+        while self.now < end:
+            self.now = min(end, self.now + S // 2)
+            self.sequence.on_snapshot(snapshot(), self.now)
+            actions += self.sequence.on_time(self.now)
+        return self._keep(actions)
+
+    def hear(self, child: Child, code: str, text: str = "", value: float = 0.0) -> list[Action]:
+        self.now += 1
+        return self._keep(self.sequence.on_event(child, Event(self.now, code, text, value), self.now))
+
+    def exit(self, child: Child, status: int) -> list[Action]:
+        self.now += 1
+        return self._keep(self.sequence.on_exit(child, status, self.now))
+
+    def signal(self, number: int) -> list[Action]:
+        self.now += 1
+        return self._keep(self.sequence.on_signal(number, self.now))
+
+    def key(self, key: str) -> list[Action]:
+        self.now += 1
+        return self._keep(self.sequence.on_key(key, self.now))
+
+    def ready(self) -> list[Action]:
+        return [*self.hear("control", "connected"), *self.hear("policy", "ready", "{}", 20.0)]
+
+    def run(self) -> Play:
+        """Until the first task is under way."""
+        self.ready()
+        self.hear("control", "at_start")
+        self.wait(0.6)
+        assert self.sequence.stage == Stage.RUNNING
+        return self
+
+    def end(self) -> ExitCode:
+        """Both children end as they are asked to."""
+        self.exit("control", 4 if self.sequence.stops else 0)
+        self.exit("policy", 0)
+        assert self.sequence.stage == Stage.DONE
+        return self.sequence.exit_code
+
+    def _keep(self, actions: list[Action]) -> list[Action]:
+        self.actions += actions
+        return actions
+
+
+def snapshot() -> Snapshot:
+    return Snapshot(Phase.HOLD, 0, 0, 100.0, 100.0, 100.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def sent(actions: list[Action], kind: type[M], child: Child = "control") -> list[M]:
+    return [
+        a.message for a in actions if isinstance(a, Send) and a.child == child and isinstance(a.message, kind)
+    ]
+
+
+def journal(actions: list[Action]) -> list[str]:
+    return [action.code for action in actions if isinstance(action, Journal)]
+
+
+def test_it_waits_for_both_children_and_moves_to_the_start_pose_first():
+    play = Play()
+    assert play.hear("policy", "ready", "{}", 20.0) == []
+    (arm,) = sent(play.hear("control", "connected"), Arm)
+    assert (arm.task_id, arm.return_to_start, arm.follow) == (1, True, False)
+
+
+def test_the_limits_follow_from_the_measured_inference_time():
+    play = Play(horizon_s=10.0)
+    play.hear("policy", "ready", "{}", 200.0)
+    (arm,) = sent(play.hear("control", "connected"), Arm)
+    assert arm.chunk_age_limit_ns == pytest.approx(0.7 * S)
+    assert arm.silence_limit_ns == pytest.approx(0.6 * S)
+
+
+def test_a_chunk_may_never_be_older_than_most_of_itself():
+    play = Play(horizon_s=0.4)
+    play.hear("policy", "ready", "{}", 1000.0)
+    (arm,) = sent(play.hear("control", "connected"), Arm)
+    assert arm.chunk_age_limit_ns == pytest.approx(0.3 * S)
+
+
+def test_tasks_follow_each_other_with_a_return_and_a_pause_between():
+    play = Play("touch", "pick", pause_s=2.0)
+    play.ready()
+    assert journal(play.hear("control", "at_start")) == ["task_ready"]
+    assert sent(play.wait(1.9), Task, "policy") == []
+    started = play.wait(0.5)
+    assert sent(started, Task, "policy") == [Task(1, "touch")]
+    assert sent(started, Arm)[0].follow
+    ended = play.wait(5.0)
+    assert sent(ended, Task, "policy") == [Task(1, "")]
+    assert [stop.latched for stop in sent(ended, Stop)] == [False]
+    (arm,) = sent(play.hear("control", "holding"), Arm)
+    assert (arm.task_id, arm.return_to_start) == (2, True)
+    play.hear("control", "at_start")
+    play.wait(8.0)
+    assert sent(play.hear("control", "holding"), Quit) == [Quit(park=True)]
+    assert sent(play.exit("control", 0), Quit, "policy") == [Quit()]
+    play.exit("policy", 0)
+    assert play.sequence.exit_code == ExitCode.FINISHED
+    assert [record.outcome for record in play.sequence.records] == ["time is up"] * 2
+    wanted = ["task_ready", "task_start", "task_end"] * 2
+    assert journal(play.actions) == wanted
+
+
+@pytest.mark.parametrize("end", [lambda play: play.signal(signal.SIGUSR1), lambda play: play.key("n")])
+def test_a_task_can_be_ended_early(end: Any):
+    play = Play(duration_s=None).run()
+    assert play.wait(1000.0) == []
+    assert sent(end(play), Stop)[0].latched is False
+
+
+def test_ending_a_task_twice_does_nothing_more():
+    play = Play("touch", "pick").run()
+    play.signal(signal.SIGUSR1)
+    assert play.signal(signal.SIGUSR1) == []
+
+
+@pytest.mark.parametrize("child", ["control", "policy"])
+def test_a_refusal_ends_the_run_with_its_reason(child: Child):
+    play = Play()
+    play.hear(child, "refused", "the robot does not fit")
+    play.exit(child, 3)
+    play.exit("policy" if child == "control" else "control", 0)
+    assert play.sequence.stage == Stage.DONE
+    assert play.sequence.exit_code == ExitCode.REFUSED
+    assert play.sequence.reason == "the robot does not fit"
+
+
+def test_the_policys_own_reason_counts_not_that_it_is_gone():
+    play = Play()
+    play.hear("control", "refused", "policy_lost: the policy process has ended")
+    play.hear("policy", "refused", "bundle is damaged")
+    play.exit("policy", 3)
+    play.exit("control", 3)
+    assert play.sequence.reason == "bundle is damaged"
+    assert play.sequence.exit_code == ExitCode.REFUSED
+
+
+def test_a_policy_that_crashes_while_loading_is_an_internal_error():
+    play = Play()
+    play.hear("control", "refused", "policy_lost: the policy process has ended")
+    play.exit("policy", -9)
+    play.exit("control", 3)
+    assert play.sequence.exit_code == ExitCode.INTERNAL
+    assert "SIGKILL" in play.sequence.reason
+
+
+def test_a_protective_stop_pauses_the_policy_and_ends_the_run():
+    play = Play().run()
+    actions = play.hear("control", "stop", "following_error: elbow")
+    assert sent(actions, Task, "policy") == [Task(1, "")]
+    assert sent(actions, Quit) == [Quit(park=True)]
+    assert play.end() == ExitCode.PROTECTIVE_STOP
+    assert "following_error" in play.sequence.reason
+
+
+def test_at_a_terminal_it_waits_and_a_person_resets_and_goes_on():
+    play = Play(on_stop="wait").run()
+    assert sent(play.hear("control", "stop", "frozen_camera: front"), Quit) == []
+    assert play.wait(1000.0) == []
+    assert play.key("n") == []
+    reset = play.key("r")
+    assert sent(reset, Reset) == sent(reset, Reset, "policy") == [Reset()]
+    assert play.hear("control", "reset", "refused: still moving") == []
+    assert play.sequence.stage == Stage.STOPPED
+    play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    assert play.wait(1000.0) == []
+    assert journal(play.key("n")) == ["fault"]
+    play.hear("policy", "ready", "reset: the cameras deliver")
+    (arm,) = sent(play.key("n"), Arm)
+    assert (arm.task_id, arm.return_to_start) == (1, True)
+    play.hear("control", "at_start")
+    play.wait(6.0)
+    play.hear("control", "holding")
+    assert play.sequence.stage == Stage.QUITTING
+    play.exit("control", 0)
+    play.exit("policy", 0)
+    assert play.sequence.exit_code == ExitCode.FINISHED
+
+
+def test_a_policy_that_is_still_not_ready_is_asked_again():
+    play = Play(on_stop="wait").run()
+    play.hear("policy", "fault", "camera_lost: front")
+    play.hear("control", "stop", "camera_lost: front")
+    play.key("r")
+    play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    play.hear("policy", "fault", "still not ready: front")
+    assert sent(play.key("n"), Arm) == []
+    again = play.key("r")
+    assert (sent(again, Reset), sent(again, Reset, "policy")) == ([], [Reset()])
+    play.hear("policy", "ready")
+    assert len(sent(play.key("n"), Arm)) == 1
+
+
+def test_the_space_bar_is_a_protective_stop():
+    (stop,) = sent(Play().run().key(" "), Stop)
+    assert stop.latched
+
+
+def test_a_policy_killed_in_motion_ends_in_a_protective_stop_even_after_a_reset():
+    play = Play(on_stop="wait").run()
+    (stop,) = sent(play.exit("policy", -9), Stop)
+    assert stop.latched
+    play.hear("control", "stop", "policy_lost: the policy process has ended")
+    play.key("r")
+    play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    assert sent(play.key("n"), Quit) == [Quit(park=True)]
+    play.exit("control", 0)
+    assert play.sequence.stage == Stage.DONE
+    assert play.sequence.exit_code == ExitCode.PROTECTIVE_STOP
+
+
+def test_control_that_dies_is_an_internal_error_that_says_what_the_motors_do():
+    play = Play().run()
+    assert sent(play.exit("control", -9), Quit, "policy") == [Quit()]
+    play.exit("policy", 0)
+    assert play.sequence.exit_code == ExitCode.INTERNAL
+    assert "keep their last goal" in play.sequence.reason
+
+
+def test_control_that_hangs_is_killed_after_the_policy():
+    play = Play(duration_s=None).run()
+    play.now += 6 * S
+    ends = [a for a in play.sequence.on_time(play.now) if isinstance(a, End)]
+    assert [(end.child, end.now) for end in ends] == [("policy", True), ("control", True)]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.HANGUP),
+    ],
+)
+def test_a_signal_parks_and_gives_its_code(number: int, code: ExitCode):
+    play = Play().run()
+    assert sent(play.signal(number), Quit) == [Quit(park=True)]
+    assert play.end() == code
+    assert play.sequence.records[0].outcome.startswith("ended by")
+
+
+def test_a_second_signal_stops_in_place_and_a_third_changes_nothing():
+    play = Play().run()
+    play.signal(signal.SIGINT)
+    assert sent(play.signal(signal.SIGINT), Quit) == [Quit(park=False)]
+    assert sent(play.signal(signal.SIGINT), Quit) == []
+    assert play.end() == ExitCode.INTERRUPTED
+
+
+def test_a_stop_while_parking_counts_more_than_the_signal():
+    play = Play().run()
+    play.signal(signal.SIGTERM)
+    play.hear("control", "stop", "load: elbow")
+    assert play.end() == ExitCode.PROTECTIVE_STOP
+
+
+def test_a_signal_before_the_policy_is_ready_ends_it_at_once():
+    play = Play()
+    assert sent(play.signal(signal.SIGTERM), Quit) == [Quit(park=True)]
+    assert play.exit("control", 0) == [End("policy")]
+    play.exit("policy", -15)
+    assert play.sequence.exit_code == ExitCode.TERMINATED
+
+
+@pytest.mark.parametrize(
+    ("prepare", "seconds"),
+    [
+        (lambda play: play.hear("control", "connected"), 181),
+        (lambda play: play.ready(), 61),
+        (lambda play: play.run().signal(signal.SIGUSR1), 11),
+        (lambda play: play.run().signal(signal.SIGTERM), 61),
+    ],
+)
+def test_every_wait_has_a_deadline(prepare: Any, seconds: float):
+    play = Play()
+    prepare(play)
+    actions = play.wait(seconds)
+    assert "late" in journal(actions)
+    assert End("policy", True) in actions
+    assert Quit(park=False) in sent(actions, Quit)
+    assert End("control", True) in play.wait(11)
+    play.exit("policy", -9)
+    play.exit("control", -9)
+    assert play.sequence.stage == Stage.DONE
+    assert play.sequence.exit_code == ExitCode.INTERNAL
+
+
+def test_a_policy_that_does_not_leave_is_killed():
+    play = Play().run()
+    play.signal(signal.SIGTERM)
+    play.exit("control", 0)
+    assert End("policy", True) in play.wait(4)
+
+
+CODES = ["connected", "ready", "at_start", "holding", "refused", "reset", "running", "starved"]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("event"), st.sampled_from(["control", "policy"]), st.sampled_from(CODES)),
+            st.tuples(st.just("key"), st.sampled_from("nrq x"), st.none()),
+            st.tuples(st.just("signal"), st.sampled_from([2, 15, 1, 10]), st.none()),
+            st.tuples(st.just("wait"), st.floats(0.1, 20), st.none()),
+        ),
+        max_size=25,
+    )
+)
+def test_after_a_protective_stop_nothing_asks_for_motion_until_a_person_has_reset(steps: list[tuple]):
+    play = Play("touch", "pick", on_stop="wait").run()
+    play.hear("control", "stop", "load: elbow")
+    was_reset = False
+    for kind, first, second in steps:
+        if kind == "event":
+            was_reset = was_reset or (first, second) == ("control", "reset")
+            actions = play.hear(first, second)
+        elif kind == "key":
+            actions = play.key(first)
+        elif kind == "signal":
+            actions = play.signal(first)
+        else:
+            actions = play.wait(first)
+        if not was_reset:
+            assert sent(actions, Arm) == []
+            assert [task for task in sent(actions, Task, "policy") if task.text] == []
