@@ -1,0 +1,215 @@
+"""The policy loop between real channels; the camera is scripted and the graph is a function."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from holdfast.drivers.calibration import find_calibration
+from holdfast.drivers.robots.schema import load_robot
+from holdfast.drivers.units import JointUnits
+from holdfast.runtime.backends.types import BackendError
+from holdfast.runtime.bundle.schema import Bundle
+from holdfast.runtime.channel import Channel, channel_pair
+from holdfast.runtime.messages import (
+    Chunk,
+    Event,
+    Fault,
+    Heartbeat,
+    Histogram,
+    Message,
+    Phase,
+    Quit,
+    Reset,
+    State,
+    Task,
+)
+from holdfast.runtime.policy.action_space import ActionSpace
+from holdfast.runtime.policy.cameras_in import Cameras, FrameLimits
+from holdfast.runtime.policy.loop import PolicyLoop
+from holdfast.runtime.policy.observer import JointHistory
+from holdfast.runtime.policy.program import Program
+
+from ..tiny_bundle import STEPS, tiny_spec
+from .test_cameras_in import ScriptedCamera
+
+MS = 1_000_000
+M = TypeVar("M")
+POSITION = (0.1, -0.5, 0.6, 1.0, 0.2, 40.0)
+
+
+class FunctionSession:
+    """A backend whose graph is `self.function`."""
+
+    description = "a function"
+
+    def __init__(self) -> None:
+        self.value = 0.25
+        self.broken = False
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if self.broken:
+            raise BackendError("out of memory")
+        assert inputs["image"].shape == (1, 96, 96, 3)
+        assert inputs["tokens"].shape == (1, 8)
+        return {"actions": np.full((1, STEPS, 6), self.value, np.float32)}
+
+
+class Rig:
+    """The loop in a thread; this side plays control, the supervisor and the camera."""
+
+    def __init__(self) -> None:
+        entry = {"bytes": 0, "sha256": "0" * 64}
+        files = [{"path": p, **entry} for p in ("graphs/policy.onnx", "golden/observations.npz")]
+        spec = Bundle.model_validate(
+            {"format": "holdfast.bundle", "version": 1, "files": files, **tiny_spec()}
+        )
+        robot = load_robot("sim_arm")
+        space = ActionSpace(spec, JointUnits(robot, find_calibration(robot)))
+        self.camera = ScriptedCamera("front")
+        self.session = FunctionSession()
+        cameras = Cameras({"front": self.camera}, FrameLimits(300 * MS, 300 * MS, 5))
+        control, control_loop = channel_pair()
+        supervisor, supervisor_loop = channel_pair()
+        self.control, self.supervisor = Channel(control, 1), Channel(supervisor, 1)
+        self.loop = PolicyLoop(
+            Program(spec, self.session, space),
+            cameras,
+            Channel(control_loop, 1),
+            Channel(supervisor_loop, 1),
+            JointHistory(10 * MS),
+            joint_gap_ns=200 * MS,
+        )
+        self.from_control: list[Message] = []
+        self.from_supervisor: list[Message] = []
+        self._sequence = 0
+        self.frozen = False
+        self.states = True
+        self.thread = threading.Thread(target=self.loop.run)
+        self.thread.start()
+
+    def turn(self) -> None:
+        """One control tick, and a picture."""
+        now = time.monotonic_ns()
+        if self.states:
+            zeros = (0.0,) * 6
+            self.control.send(State(Phase.RUN, 1, 0, now, 0, POSITION, zeros, POSITION))
+        self._sequence += 1
+        if not self.camera.lost:
+            self.camera.put(self._sequence, now / MS, 7 if self.frozen else None)
+        time.sleep(0.01)
+        self.from_control += [envelope.message for envelope in self.control.receive_all()]
+        self.from_supervisor += [envelope.message for envelope in self.supervisor.receive_all()]
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            self.turn()
+
+    def got(self, kind: type[M]) -> list[M]:
+        """Messages that the loop sent to control or the supervisor."""
+        return [m for m in (*self.from_control, *self.from_supervisor) if isinstance(m, kind)]
+
+    def start(self) -> None:
+        self.supervisor.send(Task(3, "touch the red cube"))
+        self.until(lambda: self.got(Chunk))
+
+    def close(self) -> None:
+        self.supervisor.close()
+        self.control.close()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.close()
+
+
+def test_it_beats_while_idle_and_sends_chunks_only_with_a_task(rig: Rig):
+    rig.until(lambda: len(rig.got(Heartbeat)) >= 3)
+    assert rig.got(Chunk) == []
+    rig.start()
+    rig.supervisor.send(Task(3, ""))
+    rig.until(lambda: len(rig.got(Heartbeat)) >= 6)
+    count = len(rig.got(Chunk))
+    for _ in range(5):
+        rig.turn()
+    assert len(rig.got(Chunk)) == count
+
+
+def test_a_chunk_carries_its_stamps_and_absolute_targets(rig: Rig):
+    rig.start()
+    rig.until(lambda: len(rig.got(Chunk)) >= 3)
+    first, second = rig.got(Chunk)[:2]
+    assert (first.chunk_id, second.chunk_id, first.task_id) == (1, 2, 3)
+    assert first.dt_ns == 50 * MS
+    assert first.observation_ns < first.frame_arrival_ns <= first.inference_start_ns + MS
+    assert first.inference_start_ns <= first.inference_end_ns
+    assert len(first.actions) == STEPS
+    assert first.actions[0] == pytest.approx([0.35, -0.25, 0.85, 1.25, 0.45, 0.25], abs=1e-6)
+
+
+def test_histograms_reach_the_supervisor(rig: Rig):
+    rig.start()
+    rig.until(lambda: any(h.stage == "session_run" and h.count for h in rig.got(Histogram)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda rig: setattr(rig.session, "value", float("nan")), "non_finite"),
+        (lambda rig: setattr(rig.session, "broken", True), "policy_error"),
+        (lambda rig: setattr(rig.camera, "lost", True), "camera_lost"),
+        (lambda rig: setattr(rig, "frozen", True), "frozen_camera"),
+        (lambda rig: setattr(rig, "states", False), "joint_state_stale"),
+        (lambda rig: rig.supervisor.send(Task(4, "touch the purple cube")), "policy_error"),
+    ],
+)
+def test_a_fault_is_told_once_and_ends_the_chunks(rig: Rig, damage: Callable[[Rig], Any], code: str):
+    rig.start()
+    damage(rig)
+    rig.until(lambda: rig.got(Fault))
+    assert [fault.code for fault in rig.got(Fault)] == [code]
+    rig.until(lambda: [event for event in rig.got(Event) if event.code == "fault"])
+    beats, chunks = len(rig.got(Heartbeat)), len(rig.got(Chunk))
+    rig.until(lambda: len(rig.got(Heartbeat)) >= beats + 3)
+    assert len(rig.got(Chunk)) == chunks
+    assert len(rig.got(Fault)) == 1
+
+
+def test_after_a_fault_only_a_reset_and_a_new_task_bring_chunks(rig: Rig):
+    rig.start()
+    rig.camera.lost = True
+    rig.until(lambda: rig.got(Fault))
+    rig.camera.lost = False
+    rig.supervisor.send(Task(3, "touch the red cube"))
+    rig.until(lambda: len(rig.got(Fault)) == 2)
+    assert "not reset" in rig.got(Fault)[1].text
+    chunks = len(rig.got(Chunk))
+    rig.supervisor.send(Reset())
+    rig.until(lambda: [event for event in rig.got(Event) if event.code == "ready"])
+    assert rig.camera.starts == 1
+    assert len(rig.got(Chunk)) == chunks
+    rig.supervisor.send(Task(3, "touch the red cube"))
+    rig.until(lambda: len(rig.got(Chunk)) > chunks)
+
+
+def test_it_ends_when_asked_and_when_a_peer_is_gone():
+    asked = Rig()
+    asked.supervisor.send(Quit())
+    asked.thread.join(20)
+    assert not asked.thread.is_alive()
+    alone = Rig()
+    alone.control.close()
+    alone.thread.join(20)
+    assert not alone.thread.is_alive()
