@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import sys
 from pathlib import Path
@@ -116,6 +117,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vla-run: interrupted before anything was started", file=sys.stderr)
         return ExitCode.INTERRUPTED
+    except Exception:
+        # The one broad net: an error of our own has its documented exit code, too.
+        logging.getLogger("vla-run").exception("internal error, please report it")
+        return ExitCode.INTERNAL
 
 
 def _number(text: str) -> float:

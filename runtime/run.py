@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .bundle.last import state_folder
 from .exit_codes import ExitCode, Refused
@@ -119,17 +119,24 @@ def _finish(args: argparse.Namespace, resolved: Resolved, log: RunLog) -> int:
     }
     report = build_report(log, resolved, options)
     code = log.exit_code
-    stream = sys.stderr if code in (ExitCode.REFUSED, ExitCode.INTERNAL) else sys.stdout
-    for index, line in enumerate(summary_lines(report)):
-        print(f"vla-run: {line}" if index == 0 else line, file=stream)
     if args.report is not None:
         try:
             write_report(args.report, report)
         except OSError as error:
             print(f"vla-run: the report cannot be written: {error}", file=sys.stderr)
-            return code or ExitCode.INTERNAL
-        print(f"report: {args.report}")
+            code = code or ExitCode.INTERNAL
+    try:
+        _print_summary(report, sys.stderr if code in (ExitCode.REFUSED, ExitCode.INTERNAL) else sys.stdout)
+    except BrokenPipeError:
+        # The reader has gone (`vla-run | head`); what the run came to is in its exit code and report.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _print_summary(report: dict[str, Any], stream: TextIO) -> None:
+    for index, line in enumerate(summary_lines(report)):
+        print(f"vla-run: {line}" if index == 0 else line, file=stream)
+    stream.flush()
 
 
 def _check_writable(*paths: Path | None) -> None:
