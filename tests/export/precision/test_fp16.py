@@ -202,3 +202,20 @@ def test_sub_graphs_are_refused() -> None:
     branch = helper.make_node("If", ["c"], ["y"], name="if", then_branch=inner, else_branch=inner)
     with pytest.raises(PrecisionError, match="sub-graphs"):
         prepare(model_of([branch], {"c": np.array(True)}))
+
+
+def test_a_conversion_that_clamps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.export.precision import fp16
+
+    rewrite = fp16._rewrite
+
+    def clamping(model: onnx.ModelProto, kept: Any) -> tuple[onnx.ModelProto, dict[str, str]]:
+        mixed, origin = rewrite(model, kept)
+        for tensor in mixed.graph.initializer:
+            clamped = numpy_helper.to_array(tensor).clip(-0.05, 0.05)
+            tensor.CopyFrom(numpy_helper.from_array(clamped, tensor.name))
+        return mixed, origin
+
+    monkeypatch.setattr(fp16, "_rewrite", clamping)
+    with pytest.raises(PrecisionError, match="changed by more than rounding"):
+        to_mixed_fp16(model_of([node("MatMul", "x w", "y")], {"w": weights(8, 8)}), xs())

@@ -227,3 +227,12 @@ def test_a_file_changed_after_loading_is_noticed(bundle: Path) -> None:
         loaded.read("../bundle.json")
     with pytest.raises(BundleError, match="no graph 'other'"):
         loaded.graph_path("other")
+
+
+@pytest.mark.parametrize("part", ["graphs/policy.onnx", "graphs"])
+def test_a_link_put_in_place_after_loading_is_not_followed(bundle: Path, tmp_path: Path, part: str) -> None:
+    loaded = load_bundle(bundle)
+    (bundle / part).rename(tmp_path / "elsewhere")
+    (bundle / part).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="cannot be read"):
+        loaded.read("graphs/policy.onnx")

@@ -90,3 +90,12 @@ def test_reserved_names_and_missing_folders(tmp_path: Path, spec: dict[str, Any]
     (tmp_path / "link.vla").symlink_to(tmp_path)
     with pytest.raises(BundleError, match="is a link"):
         writing.check_target(tmp_path / "link.vla", replace=True)
+
+
+def test_what_the_disk_gives_back_is_checked(
+    tmp_path: Path, spec: dict[str, Any], files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_write", lambda path, data: path.write_bytes(data[:-1]))
+    with pytest.raises(BundleError, match="is damaged"):
+        write_bundle(tmp_path / "tiny.vla", spec, files)
+    assert list(tmp_path.iterdir()) == []
