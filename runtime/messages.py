@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 MAGIC = b"HF"
 VERSION = 1
@@ -111,7 +111,8 @@ class Chunk:
         *head, source, dt_ns, n_steps, n_joints = cls._FIXED.unpack_from(body)
         flat = _floats(body, cls._FIXED.size, n_steps * n_joints)
         rows = tuple(flat[i * n_joints : (i + 1) * n_joints] for i in range(n_steps))
-        return cls(*head, StampSource(source), dt_ns, rows)
+        values: tuple[Any, ...] = (*head, StampSource(source), dt_ns, rows)
+        return cls(*values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +347,8 @@ class Snapshot:
     def unpack(cls, body: bytes) -> Snapshot:
         phase, *rest, n = cls._FIXED.unpack_from(body)
         flat = _floats(body, cls._FIXED.size, 2 * n)
-        return cls(Phase(phase), *rest, flat[:n], flat[n:])
+        values: tuple[Any, ...] = (Phase(phase), *rest, flat[:n], flat[n:])
+        return cls(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,15 @@ def prepare_image(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8
     if spec.aspect == "centre_crop":
         image = _centre_crop(image, spec.width / spec.height)
     if image.shape[:2] != (spec.height, spec.width):
-        image = cv2.resize(image, (spec.width, spec.height), interpolation=_INTERPOLATION[spec.resize])
+        size = (spec.width, spec.height)
+        image = np.asarray(cv2.resize(image, size, interpolation=_INTERPOLATION[spec.resize]), np.uint8)
     if spec.channels == "bgr":
         image = image[:, :, ::-1]
-    out = image
+    out: NDArray[np.uint8] | NDArray[np.float32] = image
     if spec.dtype == "float32":
         scaled = image.astype(np.float32) * np.float32(spec.scale)
-        out = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+        normalised = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+        out = normalised.astype(np.float32, copy=False)
     if spec.layout == "chw":
         out = out.transpose(2, 0, 1)
     return np.ascontiguousarray(out)[None]
