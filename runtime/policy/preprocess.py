@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.schema import ImageSpec
+
+_Value = TypeVar("_Value", np.uint8, np.float32)
 
 _INTERPOLATION = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
 
@@ -26,14 +30,17 @@ def prepare_image(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8
         image = np.asarray(cv2.resize(image, size, interpolation=_INTERPOLATION[spec.resize]), np.uint8)
     if spec.channels == "bgr":
         image = image[:, :, ::-1]
-    out: NDArray[np.uint8] | NDArray[np.float32] = image
     if spec.dtype == "float32":
         scaled = image.astype(np.float32) * np.float32(spec.scale)
         normalised = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
-        out = normalised.astype(np.float32, copy=False)
+        return _arrange(normalised.astype(np.float32, copy=False), spec)
+    return _arrange(image, spec)
+
+
+def _arrange(image: NDArray[_Value], spec: ImageSpec) -> NDArray[_Value]:
     if spec.layout == "chw":
-        out = out.transpose(2, 0, 1)
-    return np.ascontiguousarray(out)[None]
+        image = image.transpose(2, 0, 1)
+    return np.ascontiguousarray(image)[None]
 
 
 def _centre_crop(image: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
