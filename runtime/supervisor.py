@@ -10,6 +10,7 @@ import json
 import select
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -106,7 +107,8 @@ def supervise(setup: RunSetup, screen: Screen, clock: Callable[[], int] = time.m
     finally:
         log.ended_ns = clock()
         if events is not None:
-            events.close()
+            with suppress(OSError):
+                events.close()
     return log
 
 
@@ -272,18 +274,26 @@ class _Supervisor:
         if len(log.entries) < _MAX_EVENTS:
             log.entries.append(entry)
         if self._events is not None:
-            row = {
-                "t_ns": entry.t_ns,
-                "source": source,
-                "code": code,
-                "text": text,
-                "value": value,
-                "task_id": entry.task_id,
-                "task": task.text if task else "",
-            }
-            self._events.write(json.dumps(row) + "\n")
-            self._events.flush()
+            self._write_event(self._events, entry, task.text if task else "")
         self._screen.line(shown(entry))
+
+    def _write_event(self, events: TextIO, entry: Entry, task: str) -> None:
+        row = {
+            "t_ns": entry.t_ns,
+            "source": entry.source,
+            "code": entry.code,
+            "text": entry.text,
+            "value": entry.value,
+            "task_id": entry.task_id,
+            "task": task,
+        }
+        try:
+            events.write(json.dumps(row) + "\n")
+            events.flush()
+        except OSError as error:
+            # A full disk is no reason to stop an arm.
+            self._events = None
+            self._screen.line(f"supervisor: the event file cannot be written any more: {error}")
 
 
 def shown(entry: Entry) -> str:

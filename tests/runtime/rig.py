@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -26,9 +27,15 @@ class VlaRun:
     """One run. Its output goes to files, so that no pipe is left open by a child that outlives it."""
 
     def __init__(
-        self, folder: Path, *arguments: str, state: Path | None = None, terminal: int | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        state: Path | None = None,
+        terminal: int | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
-        """`terminal`: the descriptor of a terminal that becomes its input and output."""
+        """`terminal`: the descriptor of a terminal that becomes its input and output. `prepare`: called in
+        the child before it becomes vla-run."""
         folder.mkdir(parents=True, exist_ok=True)
         self.events_path = folder / "events.jsonl"
         self.report_path = folder / "report.json"
@@ -45,7 +52,7 @@ class VlaRun:
                 cwd=folder,
                 env={**os.environ, "XDG_STATE_HOME": str(self.state), "TERM": "xterm"},
                 start_new_session=True,
-                preexec_fn=None if terminal is None else _take_terminal,
+                preexec_fn=prepare if terminal is None else _take_terminal,
             )
 
     def __enter__(self) -> VlaRun:
@@ -116,6 +123,14 @@ class VlaRun:
 def _take_terminal() -> None:
     """In the child: standard input becomes the terminal that controls it, as in a shell."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def obey_permissions() -> None:
+    """In the child: root, too, may then open only what the mode allows (drops CAP_DAC_OVERRIDE)."""
+    prctl_drop_bounding, dac_override, dac_read_search = 24, 1, 2
+    libc = ctypes.CDLL(None)
+    for capability in (dac_override, dac_read_search):
+        libc.prctl(prctl_drop_bounding, capability, 0, 0, 0)
 
 
 def arm_options(simulator: Simulator) -> list[str]:

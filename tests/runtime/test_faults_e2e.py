@@ -15,7 +15,7 @@ import pytest
 
 from holdfast.drivers.simulated.launch import Simulator, start_simulator
 
-from .rig import MOTOR_IDS, VlaRun, arm_options, assert_still, torque, wait_gone
+from .rig import MOTOR_IDS, VlaRun, arm_options, assert_still, obey_permissions, torque, wait_gone
 from .tiny_bundle import STEPS, write_tiny_bundle
 
 pytest.importorskip("onnx")
@@ -144,6 +144,18 @@ def test_busy_serial_port(tmp_path: Path, bundle: Path, simulator: Simulator):
             refused(run, "use")
     finally:
         os.close(fd)
+
+
+def test_no_permission_for_the_port(tmp_path: Path, bundle: Path, simulator: Simulator):
+    device = os.path.realpath(simulator.port_path)
+    mode = os.stat(device).st_mode
+    os.chmod(device, 0)
+    try:
+        options = [*arm_options(simulator), "--robot", "sim_arm"]
+        with VlaRun(tmp_path, str(bundle), *options, prepare=obey_permissions) as run:
+            refused(run, "permission", simulator.port_path)
+    finally:
+        os.chmod(device, mode)
 
 
 def test_no_calibration(tmp_path: Path, bundle: Path, simulator: Simulator):
