@@ -1,0 +1,66 @@
+"""Export, simulator and run together, as `make demo` runs them: real processes, port, protocol and camera."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from holdfast.benchmarks.demo_report import document
+from holdfast.benchmarks.demo_run import DemoOptions, log_tail, run_demo
+
+from .wire_witness import GOAL, Command, bounds, check_goals, commands, host_bytes
+
+ATTEMPTS = 2
+"""One touch, one pick. One of them must succeed: how often they do is the demo's business, not a test's."""
+
+
+@pytest.mark.sim
+@pytest.mark.e2e
+@pytest.mark.timeout(400)
+def test_the_shipped_policy_does_what_it_is_told_within_every_limit(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    options = DemoOptions(tmp_path, ATTEMPTS, port=0, record=True)
+    said: list[str] = []
+    result = run_demo(demo_bundle, options, said.append, lambda index, outcome: None)
+
+    assert result.exit_code == 0, log_tail(tmp_path, 30)
+    assert len(result.outcomes) == ATTEMPTS
+    assert not [outcome.void for outcome in result.outcomes if outcome.void]
+    assert any(outcome.success for outcome in result.outcomes), result.outcomes
+
+    goals = check_goals(commands(host_bytes(tmp_path / "wire.log")), bounds("sim_arm"))
+    assert goals > 6 * 100, "the arm was commanded for more than a second"
+
+    report = result.report
+    assert report["schema"] == "holdfast.run_report"
+    assert report["exit_code"] == 0
+    assert report["stops"] == []
+    assert [task["text"] for task in report["tasks"]] == [o.attempt.instruction for o in result.outcomes]
+    assert report["deadlines"]["ticks"] > 100
+    for stage in ("wake_late", "bus_read", "bus_write", "step", "session_run", "camera_to_wire_own"):
+        row = report["stages"][stage]
+        assert 0 <= row["min_ms"] <= row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+    json.dumps(document(result, ATTEMPTS))
+
+
+def sync_write(goals: dict[int, int]) -> bytes:
+    body = bytes([0xFE, 4 + 3 * len(goals), 0x83, GOAL, 2])
+    body += b"".join(bytes([motor]) + goal.to_bytes(2, "little") for motor, goal in goals.items())
+    return b"\xff\xff" + body + bytes([~sum(body) & 0xFF])
+
+
+def test_the_witness_reads_frames_however_they_are_cut() -> None:
+    frame = sync_write({1: 2050, 2: 2040})
+    found = commands([(5, frame[:7]), (6, frame[7:] + frame)])
+    assert found[:2] == [Command(6, 1, GOAL, (2050).to_bytes(2, "little")), Command(6, 2, GOAL, b"\xf8\x07")]
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("goals", [[4090], [2050, 2200]], ids=["outside its limits", "a jump"])
+def test_the_witness_sees_what_must_not_be(goals: list[int]) -> None:
+    written = [Command(0, 1, GOAL, goal.to_bytes(2, "little")) for goal in goals]
+    with pytest.raises(AssertionError):
+        check_goals(written, bounds("sim_arm"))
