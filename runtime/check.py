@@ -13,17 +13,13 @@ from dataclasses import asdict, dataclass
 from ..drivers.arm import open_arm
 from ..drivers.cameras.open import open_camera
 from ..drivers.errors import DriverError
-from .backends.types import BackendError
 from .bundle.contract import check_contract
-from .bundle.errors import BundleError
 from .bundle.last import state_folder
 from .control.gate import FeetechGate
 from .control.latch import LatchFile
 from .exit_codes import ExitCode, Refused
-from .policy.action_space import ActionSpaceError, NonFiniteAction
 from .policy.config import Limits, PolicyConfig
-from .policy.process import load_program
-from .policy.program import ProgramError
+from .policy.process import LOAD_ERRORS, load_program
 from .resolve import Resolved, resolve
 from .run import make_setup, wishes_of
 
@@ -80,7 +76,7 @@ def _policy_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
     config = PolicyConfig.model_validate(make_setup(args, resolved).configs["policy"])
     try:
         _, details = load_program(config)
-    except (BundleError, BackendError, ActionSpaceError, ProgramError, NonFiniteAction, DriverError) as error:
+    except LOAD_ERRORS as error:
         yield Row("policy", "loads and passes its self-test", "refused", False, str(error))
         return
     yield Row(

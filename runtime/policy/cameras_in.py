@@ -45,9 +45,13 @@ class Cameras:
         self._limits = limits
         self._used = dict.fromkeys(self._cameras, -1)
         self._repeats: dict[str, _Repeat] = {}
-        self._last_arrival: dict[str, tuple[int, int]] = {}
-        self.period_ns = 0
+        self._last: dict[str, Frame] = {}
+        self._periods: dict[str, int] = {}
+
+    @property
+    def period_ns(self) -> int:
         """Measured period of the slowest camera; 0 before two frames."""
+        return max(self._periods.values(), default=0)
 
     def start(self) -> None:
         """Opens every camera; raises `CameraOpenError`."""
@@ -118,11 +122,9 @@ class Cameras:
             )
 
     def _measure(self, name: str, frame: Frame) -> None:
-        before = self._last_arrival.get(name)
-        self._last_arrival[name] = (frame.sequence, frame.arrival_ns)
-        if before is not None and frame.sequence > before[0]:
-            period = (frame.arrival_ns - before[1]) // (frame.sequence - before[0])
-            # One slow camera sets the pace; a moving mean keeps single hiccups out.
-            if len(self._cameras) == 1 and self.period_ns:
-                period = (7 * self.period_ns + period) // 8
-            self.period_ns = period if len(self._cameras) == 1 else max(self.period_ns, period)
+        before = self._last.get(name)
+        self._last[name] = frame
+        if before is not None and frame.sequence > before.sequence:
+            period = (frame.arrival_ns - before.arrival_ns) // (frame.sequence - before.sequence)
+            # A moving mean keeps single hiccups out.
+            self._periods[name] = (7 * self._periods.get(name, period) + period) // 8

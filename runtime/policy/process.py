@@ -38,6 +38,16 @@ from .program import Program, ProgramError
 from .words import InstructionError
 
 WARM_UP_RUNS = 30
+LOAD_ERRORS = (
+    BundleError,
+    BackendError,
+    ActionSpaceError,
+    ProgramError,
+    NonFiniteAction,
+    InstructionError,
+    DriverError,
+)
+"""What `load_program` and the cameras raise when a run must be refused."""
 
 
 def main() -> int:
@@ -59,15 +69,7 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
     try:
         program, details = load_program(config)
         cameras = _open_cameras(config)
-    except (
-        BundleError,
-        BackendError,
-        ActionSpaceError,
-        ProgramError,
-        NonFiniteAction,
-        InstructionError,
-        DriverError,
-    ) as error:
+    except LOAD_ERRORS as error:
         supervisor.send(Event(time.monotonic_ns(), "refused", str(error)))
         return ExitCode.REFUSED
     try:
@@ -92,7 +94,7 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
 def load_program(config: PolicyConfig) -> tuple[Program, dict]:
     """Verified bundle -> session -> self-test -> warm-up. Returns the program and the measured details.
 
-    Raises the errors of those stages; each is a reason to refuse.
+    Raises one of `LOAD_ERRORS`.
     """
     cv2.setNumThreads(1)
     bundle = load_bundle(Path(config.bundle))

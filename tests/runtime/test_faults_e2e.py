@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -99,6 +100,18 @@ def test_check_passes_and_moves_nothing(tmp_path: Path, bundle: Path, simulator:
         assert run.finish() == 0, run.output
     assert "ready to run" in run.output
     assert run.events() == []
+
+
+def test_check_shows_everything_that_is_wrong_at_once(tmp_path: Path, bundle: Path, simulator: Simulator):
+    simulator.truth.fault("servo_silent", id=3)
+    options = ["--arm", simulator.arm_url, "--camera", "/dev/video97", "--robot", "sim_arm"]
+    with VlaRun(tmp_path, str(bundle), *options, "--check", "--json") as run:
+        assert run.finish() == 3, run.output
+    document = json.loads(run.output)
+    wrong = {row["what"]: row["fix"] for row in document["rows"] if not row["ok"]}
+    assert set(wrong) == {"camera front", "arm"}
+    assert "/dev/video97" in wrong["camera front"]
+    assert "3" in wrong["arm"]
 
 
 def test_a_dry_run_never_energises(tmp_path: Path, bundle: Path, simulator: Simulator):
