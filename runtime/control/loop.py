@@ -38,6 +38,7 @@ from .state import Condition, CoreState, Finish, Inbox, Note
 _SNAPSHOT_NS = 100_000_000
 _HISTOGRAM_NS = 1_000_000_000
 _REPEAT_NS = 200_000_000
+ARMING_READS = 5
 _FREQUENT = frozenset({"clamped", "bus_error", "starved", "resumed", "gate_denied"})
 """Events that may come at every tick: reported at most five times a second, counted always."""
 
@@ -115,6 +116,9 @@ class ControlLoop:
         joint = self._read()
         inbox = self._collect(wake)
         if inbox.arm is not None and self.state.motion is None:
+            for _ in range(ARMING_READS):
+                # One lost answer must not end a run before it began; the arm has no torque yet.
+                joint = joint or self._read()
             self._energise(joint)
             joint = self._read()
         before = self._clock()
