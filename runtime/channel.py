@@ -11,7 +11,8 @@ import socket
 import time
 from collections.abc import Callable
 
-from .messages import MAX_BYTES, Envelope, Message, MessageError, decode, encode
+from .envelope import MAX_BYTES, Envelope, decode, encode
+from .messages import Message, MessageError
 
 _SEQUENCES = 1 << 32
 

@@ -11,12 +11,12 @@ from ...drivers.arm import Arm
 from ...drivers.errors import BusError, DriverError
 from ...drivers.types import JointState
 from ..channel import Channel, ChannelClosed
+from ..envelope import Envelope
 from ..messages import (
     Arm as ArmMessage,
 )
 from ..messages import (
     Chunk,
-    Envelope,
     Event,
     Fault,
     Heartbeat,

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from holdfast.runtime.channel import Channel, ChannelClosed, channel_pair
-from holdfast.runtime.messages import Event, Heartbeat, MessageError, Task, encode
+from holdfast.runtime.envelope import encode
+from holdfast.runtime.messages import Event, Heartbeat, MessageError, Task
 
 SESSION = 0x1234567890ABCDEF
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.runtime import envelope as e
 from holdfast.runtime import messages as m
 
 SESSION = 2**64 - 7
@@ -56,55 +57,55 @@ anything = st.one_of(
 
 @given(anything, ids, stamps)
 def test_every_message_survives_the_wire(message: m.Message, sequence: int, stamp: int) -> None:
-    data = m.encode(message, session=SESSION, sequence=sequence, stamp_ns=stamp)
-    assert m.decode(data, session=SESSION) == m.Envelope(SESSION, sequence, stamp, message)
+    data = e.encode(message, session=SESSION, sequence=sequence, stamp_ns=stamp)
+    assert e.decode(data, session=SESSION) == e.Envelope(SESSION, sequence, stamp, message)
 
 
 def test_a_snapshot_survives_the_wire() -> None:
     snapshot = m.Snapshot(
         m.Phase.RUN, 1, 2, 99.0, 100.0, 98.0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, (0.5, 1.5), (0.25, 1.25)
     )
-    data = m.encode(snapshot, session=1, sequence=0, stamp_ns=0)
-    assert m.decode(data, session=1).message == snapshot
+    data = e.encode(snapshot, session=1, sequence=0, stamp_ns=0)
+    assert e.decode(data, session=1).message == snapshot
 
 
 @given(st.binary(max_size=400))
 def test_random_bytes_are_a_message_error(data: bytes) -> None:
     with pytest.raises(m.MessageError):
-        m.decode(data, session=SESSION)
+        e.decode(data, session=SESSION)
 
 
 @given(anything, st.data())
 def test_a_damaged_body_is_a_message_or_an_error_but_never_a_crash(
     message: m.Message, data: st.DataObject
 ) -> None:
-    raw = bytearray(m.encode(message, session=SESSION, sequence=0, stamp_ns=0))
+    raw = bytearray(e.encode(message, session=SESSION, sequence=0, stamp_ns=0))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     cut = data.draw(st.integers(0, len(raw)))
     for damaged in (bytes(raw), bytes(raw[:cut])):
         with contextlib.suppress(m.MessageError):
-            m.decode(damaged, session=SESSION)
+            e.decode(damaged, session=SESSION)
 
 
 def test_another_session_or_version_is_refused() -> None:
-    data = m.encode(m.Heartbeat(), session=1, sequence=0, stamp_ns=0)
+    data = e.encode(m.Heartbeat(), session=1, sequence=0, stamp_ns=0)
     with pytest.raises(m.MessageError, match="session"):
-        m.decode(data, session=2)
+        e.decode(data, session=2)
     with pytest.raises(m.MessageError, match="version"):
-        m.decode(data[:2] + b"\x09" + data[3:], session=1)
+        e.decode(data[:2] + b"\x09" + data[3:], session=1)
 
 
 def test_a_chunk_that_claims_more_values_than_it_has_is_refused() -> None:
     chunk = m.Chunk(1, 1, 0, 0, 0, 0, 0, 0, m.StampSource.HEADER, 1, ((1.0, 2.0),))
-    data = bytearray(m.encode(chunk, session=1, sequence=0, stamp_ns=0))
+    data = bytearray(e.encode(chunk, session=1, sequence=0, stamp_ns=0))
     struct.pack_into("<H", data, len(data) - 16 - 4, 9)
     with pytest.raises(m.MessageError):
-        m.decode(bytes(data), session=1)
+        e.decode(bytes(data), session=1)
 
 
 def test_nan_travels_so_that_control_itself_can_refuse_it() -> None:
     chunk = m.Chunk(1, 1, 0, 0, 0, 0, 0, 0, m.StampSource.HEADER, 1, ((math.nan,),))
-    back = m.decode(m.encode(chunk, session=1, sequence=0, stamp_ns=0), session=1).message
+    back = e.decode(e.encode(chunk, session=1, sequence=0, stamp_ns=0), session=1).message
     assert isinstance(back, m.Chunk)
     assert math.isnan(back.actions[0][0])
 
@@ -113,4 +114,4 @@ def test_an_oversized_message_is_refused() -> None:
     rows = tuple((0.0,) * 100 for _ in range(100))
     chunk = m.Chunk(1, 1, 0, 0, 0, 0, 0, 0, m.StampSource.HEADER, 1, rows)
     with pytest.raises(m.MessageError, match="over"):
-        m.encode(chunk, session=1, sequence=0, stamp_ns=0)
+        e.encode(chunk, session=1, sequence=0, stamp_ns=0)
