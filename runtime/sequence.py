@@ -320,15 +320,17 @@ class Sequence:
         return [*self._pause_policy(now_ns, self.reason or "ended"), *self._leave(now_ns)]
 
     def _policy_exit(self, status: int, now_ns: int) -> list[Action]:
+        text = f"the policy process ended unexpectedly ({describe_status(status)})"
         if self.stage == Stage.LEAVING:
             self._enter(Stage.DONE, now_ns)
-        if self.stage in (Stage.QUITTING, Stage.DONE):
             return []
+        if self.stage == Stage.QUITTING:
+            # Often the cause of the stop that control has noticed first.
+            return [Journal("fault", text)] if status not in (0, ExitCode.REFUSED) else []
         if status == ExitCode.REFUSED and self.stage == Stage.STARTING:
             self._code = self._code or ExitCode.REFUSED
             self.reason = self.reason or "the policy process refused to start"
             return self._quit(now_ns)
-        text = f"the policy process ended unexpectedly ({describe_status(status)})"
         if self.stage == Stage.STARTING:
             self._internal(text)
             return [Journal("fault", text), *self._quit(now_ns)]
