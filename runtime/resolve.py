@@ -23,7 +23,6 @@ from .bundle.reading import LoadedBundle, load_bundle
 from .bundle.schema import Bundle
 from .exit_codes import Refused, UsageError
 
-
 PROBES = 3
 """How often a bus whose motors fit no robot is asked."""
 

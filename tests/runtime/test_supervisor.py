@@ -106,6 +106,23 @@ def test_a_signal_ends_the_run_and_handlers_are_put_back(tmp_path: Path, number:
     assert signal.getsignal(number) == before
 
 
+def test_a_hangup_that_was_ignored_at_start_stays_ignored(tmp_path: Path):
+    """As under nohup."""
+
+    class Closing(Lines):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if "running" in text:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        log = supervise(setup(tmp_path), Closing())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert log.exit_code == ExitCode.FINISHED
+
+
 def test_a_policy_killed_while_running_is_a_protective_stop(tmp_path: Path):
     class Killer(Lines):
         def line(self, text: str) -> None:

@@ -26,6 +26,8 @@ class Terminal:
         self._ours, self.theirs = pty.openpty()
         self.shown = bytearray()
         self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def start_reading(self) -> None:
         self._thread.start()
 
     def type(self, keys: str) -> None:
@@ -61,6 +63,7 @@ def simulator(tmp_path: Path) -> Iterator[Simulator]:
 
 
 def test_a_person_resets_a_stop_and_goes_on(tmp_path: Path, simulator: Simulator, terminal: Terminal):
+    terminal.start_reading()
     bundle = write_tiny_bundle(tmp_path / "tiny.vla")
     options = [str(bundle), *arm_options(simulator)]
     with VlaRun(tmp_path / "run", *options, terminal=terminal.theirs) as run:
@@ -90,3 +93,16 @@ def test_a_person_resets_a_stop_and_goes_on(tmp_path: Path, simulator: Simulator
     assert b"state" in terminal.shown
     assert b"shoulder_pan" in terminal.shown
     assert run.count("released") == 1
+
+
+def test_a_terminal_that_takes_nothing_does_not_stop_the_arm(
+    tmp_path: Path, simulator: Simulator, terminal: Terminal
+):
+    """Ctrl-S: the buffer of a terminal is full at once, while the run goes on."""
+    bundle = write_tiny_bundle(tmp_path / "tiny.vla")
+    options = [str(bundle), *arm_options(simulator), "--duration", "3"]
+    with VlaRun(tmp_path / "run", *options, terminal=terminal.theirs) as run:
+        run.wait_for(lambda: run.count("released") == 1)
+        assert run.count("stop") == 0
+        terminal.start_reading()
+        assert run.finish() == 0, run.output
