@@ -18,7 +18,7 @@ from .bundle.last import state_folder
 from .control.gate import FeetechGate
 from .control.latch import LatchFile
 from .exit_codes import ExitCode, Refused
-from .policy.config import Limits, PolicyConfig
+from .policy.config import PolicyConfig, frame_age_limit_ns
 from .policy.process import LOAD_ERRORS, load_program
 from .resolve import Resolved, resolve
 from .run import make_setup, wishes_of
@@ -50,8 +50,10 @@ def check(args: argparse.Namespace) -> int:
         )
         return ExitCode.REFUSED
     rows = [*_choice_rows(resolved), *_contract_rows(resolved), *_policy_rows(args, resolved)]
+    action = resolved.bundle.spec.action
+    limit_ms = frame_age_limit_ns(action.steps * action.dt_s) / 1e6
     for name, source in resolved.cameras.items():
-        rows.append(_camera_row(name, source))
+        rows.append(_camera_row(name, source, limit_ms))
     rows += [*_arm_rows(resolved), *_limit_rows(resolved), *_real_time_rows(args)]
     _show(rows, args)
     return ExitCode.FINISHED if all(row.ok for row in rows) else ExitCode.REFUSED
@@ -95,8 +97,7 @@ def _policy_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
     )
 
 
-def _camera_row(name: str, source: str) -> Row:
-    limit_ms = Limits().frame_age_ns / 1e6
+def _camera_row(name: str, source: str, limit_ms: float) -> Row:
     expected = f"pictures, at least {_MIN_FPS:g} a second, at most {limit_ms:.0f} ms old"
     camera = open_camera(f"{name}={source}")
     try:

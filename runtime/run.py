@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from .bundle.last import state_folder
 from .exit_codes import ExitCode, Refused
 from .live import Display
-from .policy.config import Limits
+from .policy.config import Limits, frame_age_limit_ns
 from .report import build_report, summary_lines, write_report
 from .resolve import Resolved, Wishes, resolve
 from .stages import Plan
@@ -54,14 +54,15 @@ def run(args: argparse.Namespace) -> int:
 def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
     """The plan and the configurations of both children."""
     spec = resolved.bundle.spec
-    limits = Limits()
+    horizon_s = spec.action.steps * spec.action.dt_s
+    limits = Limits(frame_age_ns=frame_age_limit_ns(horizon_s))
     session = secrets.randbits(64)
     plan = Plan(
         tasks=resolved.tasks,
         duration_s=args.duration,
         pause_s=args.pause,
         on_stop=args.on_stop or ("wait" if sys.stdin.isatty() and sys.stdout.isatty() else "exit"),
-        horizon_s=spec.action.steps * spec.action.dt_s,
+        horizon_s=horizon_s,
         frame_age_s=limits.frame_age_ns / 1e9,
     )
     robot, calibration = str(resolved.robot_path.resolve()), str(resolved.calibration.path.resolve())

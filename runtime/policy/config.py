@@ -15,12 +15,18 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     frame_age_ns: Nanoseconds = 300_000_000
-    """Oldest picture that inference may start with: nine frames of a 30 Hz camera."""
+    """Oldest picture that inference may start with; see `frame_age_limit_ns`."""
     frozen_ns: Nanoseconds = 300_000_000
     frozen_frames: Annotated[int, Field(ge=2)] = 5
     """The same content for longer than `frozen_ns` and at least that many frames: a frozen camera."""
     joint_gap_ns: Nanoseconds = 200_000_000
     """Longest time that no joint state fits the pictures."""
+
+
+def frame_age_limit_ns(horizon_s: float) -> int:
+    """Half a chunk's length, within 0.2 .. 0.5 s: the chunk under way still covers the gap, with the other
+    half left to stop in."""
+    return round(min(0.5, max(0.2, horizon_s / 2)) * 1e9)
 
 
 class PolicyConfig(BaseModel):
