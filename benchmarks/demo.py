@@ -42,16 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from .demo_report import attempt_lines, document, timing_lines, timing_rows
-    from .demo_run import DemoError, DemoOptions, export_demo, log_tail, run_demo
+    from .demo_run import DemoError, DemoOptions, claimed, export_demo, log_tail, run_demo
 
     folder = args.output.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     options = DemoOptions(folder, args.attempts, args.seed, args.duration, args.port, args.record)
     try:
-        bundle = args.bundle or export_demo(folder, quiet=args.json)
-        result = run_demo(bundle, options, say=_say, on_outcome=_progress(args.attempts))
+        with claimed(folder):
+            bundle = args.bundle or export_demo(folder, quiet=args.json)
+            result = run_demo(bundle, options, say=_say, on_outcome=_progress(args.attempts))
     except DemoError as error:
-        print(f"vla-bench demo: {error}\n{log_tail(folder)}", file=sys.stderr)
+        print(f"vla-bench demo: {error}", file=sys.stderr)
         return 1
     summary = document(result, args.attempts, args.min_success)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

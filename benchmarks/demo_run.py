@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -54,6 +55,20 @@ class DemoResult:
     cyclictest: Lateness | str
     """Its result, or why there is none."""
     strip: Path | None = None
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """The folder, made and ours alone until the end. Raises `DemoError` while another run writes there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DemoError(
+                f"another run writes to {folder}; wait for it, or give another --output"
+            ) from error
+        yield folder
 
 
 def export_demo(folder: Path, quiet: bool) -> Path:

@@ -23,16 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from .demo_report import document, timing_lines, timing_rows
-    from .demo_run import DemoError, DemoOptions, export_demo, log_tail, run_demo
+    from .demo_run import DemoError, DemoOptions, claimed, export_demo, log_tail, run_demo
 
     folder = args.output.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        bundle = args.bundle or export_demo(folder, quiet=args.json)
-        options = DemoOptions(folder, args.attempts, port=0)
-        result = run_demo(bundle, options, say=lambda text: None, on_outcome=lambda index, outcome: None)
+        with claimed(folder):
+            bundle = args.bundle or export_demo(folder, quiet=args.json)
+            options = DemoOptions(folder, args.attempts, port=0)
+            result = run_demo(bundle, options, say=lambda text: None, on_outcome=lambda index, outcome: None)
     except DemoError as error:
-        print(f"vla-bench jitter: {error}\n{log_tail(folder)}", file=sys.stderr)
+        print(f"vla-bench jitter: {error}", file=sys.stderr)
         return 1
     if args.json:
         whole = document(result, args.attempts)
@@ -41,6 +41,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(*timing_lines(timing_rows(result.report, result.cyclictest)), sep="\n")
     if result.exit_code != 0:
-        print(f"vla-bench jitter: vla-run ended with exit code {result.exit_code}", file=sys.stderr)
+        text = f"vla-run ended with exit code {result.exit_code}:\n{log_tail(folder)}"
+        print(f"vla-bench jitter: {text}", file=sys.stderr)
         return 1
     return 0

@@ -12,7 +12,7 @@ from holdfast.benchmarks import cli
 from holdfast.benchmarks.cyclictest import Lateness, lateness
 from holdfast.benchmarks.demo_attempts import Attempt, EventFile, Outcome, Referee, draw_attempts, tally
 from holdfast.benchmarks.demo_report import passed, timing_rows
-from holdfast.benchmarks.demo_run import DemoResult
+from holdfast.benchmarks.demo_run import DemoError, DemoResult, claimed
 from holdfast.benchmarks.intervals import share_text, wilson
 
 
@@ -208,3 +208,10 @@ def test_a_share_is_shown_with_its_interval() -> None:
 def test_an_unknown_verb_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fly"]) == 2
     assert "footprint" in capsys.readouterr().err
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(DemoError, match="another run"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
