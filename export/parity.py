@@ -17,6 +17,8 @@ from .sources.types import Observation, Policy
 
 MIN_SAMPLES = 32
 MIN_COSINE = 0.999
+STILL = 0.1
+"""Share of the recording's RMS norm below which a chunk counts as holding still."""
 MAX_RELATIVE_L2 = {"fp32": 1e-3, "fp16": 1e-2}
 
 LIMITS: dict[str, dict[str, float]] = {
@@ -83,8 +85,10 @@ def compare(
 ) -> ParityReport:
     """Worst errors of `found` against `reference`, both [N, steps, elements] normalised, N samples.
 
-    Cosine and relative L2 are those of the worst sample's whole chunk (normalised), `max_abs` of the worst
-    value (normalised). Raises `ParityError` when either side is not finite: no number describes that.
+    All three numbers are of normalised chunks: `max_abs` of the worst value, cosine and relative L2 of the
+    worst sample. The chunk of an arm that holds still has hardly a norm to be relative to: L2 is relative to
+    the recording's RMS norm where that is larger, and samples below `STILL` of it have no cosine; the limits
+    in robot units judge them. Raises `ParityError` when either side is not finite: no number describes that.
     """
     for who, values in (("the checkpoint", reference), ("the graph", found)):
         if not np.isfinite(values).all():
@@ -92,14 +96,17 @@ def compare(
     error = np.abs(to_units(found, contract) - to_units(reference, contract))
     a = reference.astype(np.float64).reshape(len(reference), -1)
     b = found.astype(np.float64).reshape(len(found), -1)
-    tiny = np.finfo(np.float32).tiny
-    norm_a, norm_b = np.linalg.norm(a, axis=1) + tiny, np.linalg.norm(b, axis=1) + tiny
+    norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    tiny = float(np.finfo(np.float64).tiny)
+    typical = max(float(np.sqrt(np.mean(norm_a**2))), tiny)
+    moving = norm_a >= STILL * typical
+    cosine = (a * b).sum(1)[moving] / np.maximum(norm_a * norm_b, tiny)[moving]
     # Not validated: the schema refuses a report beyond its limits, and a person has to see that one.
     return ParityReport.model_construct(
         samples=len(reference),
         reference=name,
-        cosine=float(((a * b).sum(1) / (norm_a * norm_b)).min()),
-        relative_l2=float((np.linalg.norm(a - b, axis=1) / norm_a).max()),
+        cosine=float(cosine.min(initial=1.0)),
+        relative_l2=float((np.linalg.norm(a - b, axis=1) / np.maximum(norm_a, typical)).max()),
         max_abs=float(np.abs(a - b).max()),
         rows=[
             ParityRow(

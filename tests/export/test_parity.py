@@ -70,6 +70,24 @@ def test_another_direction_fails_even_within_every_limit(policy: Policy) -> None
     assert any("cosine" in reason for reason in failures(report, "fp32"))
 
 
+def test_a_chunk_that_holds_still_is_judged_by_its_units_alone(policy: Policy) -> None:
+    reference = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    reference[0] = 1e-5
+    found = reference.copy()
+    found[0] = -1e-5
+    limits = element_limits(policy.action, "fp32", None)
+    assert failures(compare(reference, found, policy.action, limits, "test"), "fp32") == []
+    found[0] = 0.1
+    reasons = failures(compare(reference, found, policy.action, limits, "test"), "fp32")
+    assert len(reasons) == 7  # every element, and relative L2
+
+
+def test_a_graph_that_answers_nothing_fails(policy: Policy) -> None:
+    reference = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32) * 1e-6
+    report = compare(reference, np.zeros(SHAPE, np.float32), policy.action, [1.0] * 6, "test")
+    assert len(failures(report, "fp32")) == 2
+
+
 def test_a_limit_of_the_user_replaces_that_of_joints_only(policy: Policy) -> None:
     assert element_limits(policy.action, "fp32", 0.5) == [0.5] * 5 + [0.02]
 
