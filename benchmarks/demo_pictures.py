@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-PERIOD_NS = 300_000_000
+PERIOD_NS = 120_000_000
 ROW = 6
 """Pictures of one attempt in the strip."""
 ATTEMPTS = (0, 1)
