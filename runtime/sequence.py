@@ -45,7 +45,7 @@ class Sequence:
         """Why the run ended as it did, for a person."""
         self._index = 0
         self._since_ns = now_ns
-        self._connected = self._ready = False
+        self._connected = self._ticking = self._ready = False
         self._control_heard_ns = now_ns
         self._alive: set[Child] = {"control", "policy"}
         self._signal: int | None = None
@@ -93,7 +93,8 @@ class Sequence:
         """Control is alive and says in which phase."""
         self._control_heard_ns = now_ns
         self.phase = snapshot.phase
-        return []
+        self._ticking = True
+        return self._begin_if_ready(now_ns)
 
     def on_exit(self, child: Child, status: int, now_ns: int) -> list[Action]:
         """A child has ended; `status` as of `subprocess` (negative: the signal that killed it)."""
@@ -199,7 +200,8 @@ class Sequence:
         return []
 
     def _begin_if_ready(self, now_ns: int) -> list[Action]:
-        if self.stage == Stage.STARTING and self._connected and self._ready:
+        # Arming waits for a first tick, so that the time it took to connect counts as no missed slot.
+        if self.stage == Stage.STARTING and self._connected and self._ticking and self._ready:
             return self._return(now_ns)
         return []
 

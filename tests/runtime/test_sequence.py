@@ -48,6 +48,11 @@ class Play:
         self.now += 1
         return self._keep(self.sequence.on_event(child, Event(self.now, code, text, value), self.now))
 
+    def tick(self) -> list[Action]:
+        """A snapshot of control."""
+        self.now += 1
+        return self._keep(self.sequence.on_snapshot(snapshot(), self.now))
+
     def exit(self, child: Child, status: int) -> list[Action]:
         self.now += 1
         return self._keep(self.sequence.on_exit(child, status, self.now))
@@ -61,7 +66,9 @@ class Play:
         return self._keep(self.sequence.on_key(key, self.now))
 
     def ready(self) -> list[Action]:
-        return [*self.hear("control", "connected"), *self.hear("policy", "ready", "{}", 20.0)]
+        self.hear("control", "connected")
+        self.tick()
+        return self.hear("policy", "ready", "{}", 20.0)
 
     def run(self) -> Play:
         """Until the first task is under way."""
@@ -100,14 +107,16 @@ def journal(actions: list[Action]) -> list[str]:
 def test_it_waits_for_both_children_and_moves_to_the_start_pose_first():
     play = Play()
     assert play.hear("policy", "ready", "{}", 20.0) == []
-    (arm,) = sent(play.hear("control", "connected"), Arm)
+    assert play.hear("control", "connected") == []
+    (arm,) = sent(play.tick(), Arm)
     assert (arm.task_id, arm.return_to_start, arm.follow) == (1, True, False)
 
 
 def test_the_limits_follow_from_the_measured_inference_time():
     play = Play(horizon_s=10.0)
     play.hear("policy", "ready", "{}", 200.0)
-    (arm,) = sent(play.hear("control", "connected"), Arm)
+    assert play.hear("control", "connected") == []
+    (arm,) = sent(play.tick(), Arm)
     assert arm.chunk_age_limit_ns == pytest.approx(0.7 * S)
     assert arm.silence_limit_ns == pytest.approx(0.6 * S)
 
@@ -115,7 +124,8 @@ def test_the_limits_follow_from_the_measured_inference_time():
 def test_a_chunk_may_never_be_older_than_most_of_itself():
     play = Play(horizon_s=0.4)
     play.hear("policy", "ready", "{}", 1000.0)
-    (arm,) = sent(play.hear("control", "connected"), Arm)
+    assert play.hear("control", "connected") == []
+    (arm,) = sent(play.tick(), Arm)
     assert arm.chunk_age_limit_ns == pytest.approx(0.3 * S)
 
 
