@@ -27,6 +27,8 @@ TURN_S = 0.02
 SLACK_S = 20.0
 """Per task, for the way back to the start pose."""
 START_S = 240.0
+WRITTEN = ("events.jsonl", "report.json", "summary.json", "vla-run.log", "wire.log", "strip.jpg")
+"""What a run leaves in its folder; an earlier run's is removed first."""
 
 
 class DemoError(Exception):
@@ -103,9 +105,7 @@ def run_demo(
     from ..drivers.simulated.launch import start_simulator
 
     options.folder.mkdir(parents=True, exist_ok=True)
-    paths = {
-        name: options.folder / name for name in ("events.jsonl", "report.json", "vla-run.log", "wire.log")
-    }
+    paths = {name: options.folder / name for name in WRITTEN}
     for path in paths.values():
         path.unlink(missing_ok=True)
     try:
@@ -132,11 +132,10 @@ def run_demo(
             measured = latency.finish() if latency else "cyclictest (package rt-tests) is not installed"
     except SimulatorError as error:
         raise DemoError(str(error)) from error
-    strip = options.folder / "strip.jpg"
     report = json.loads(paths["report.json"].read_text()) if paths["report.json"].exists() else {}
     outcomes = [referee.outcomes[index] for index in sorted(referee.outcomes)]
-    shown = strip if album.write(strip) else None
-    return DemoResult(outcomes, process.returncode, report, measured, shown)
+    strip = paths["strip.jpg"] if album.write(paths["strip.jpg"]) else None
+    return DemoResult(outcomes, process.returncode, report, measured, strip)
 
 
 def vla_run_command(bundle: Path, options: DemoOptions, arm_url: str, camera_url: str) -> list[str]:
