@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ...drivers.arm import Arm
-from ...drivers.errors import BusError, DriverError
+from ...drivers.errors import BusError, Disconnected, DriverError
 from ...drivers.types import JointState
 from ..channel import Channel, ChannelClosed
 from ..envelope import Envelope
@@ -147,6 +147,9 @@ class ControlLoop:
         start = self._clock()
         try:
             joint = self.arm.read()
+        except Disconnected as error:
+            self._pending.append(Condition("bus_lost", str(error)))
+            return None
         except BusError as error:
             self._bus_errors += 1
             self.report(Note("bus_error", str(error)))
