@@ -6,7 +6,7 @@ import signal
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.runtime.exit_codes import ExitCode
@@ -347,6 +347,7 @@ def test_a_policy_that_does_not_leave_is_killed():
 CODES = ["connected", "ready", "at_start", "holding", "refused", "reset", "running", "starved"]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.drivers.calibration import find_calibration
@@ -88,6 +88,7 @@ def test_absolute_actions_in_every_unit_come_back_where_the_state_was(units: tup
     assert space.targets(output, POSITION)[0] == pytest.approx(POSITION, abs=1e-4)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(-1, 1), min_size=6, max_size=6), st.sampled_from([PERCENT, DEGREES, RADIANS]))
 def test_relative_and_absolute_actions_agree(deltas: list[float], units: tuple[str, ...]):
     identity = {"state__elements": elements(*units)}
