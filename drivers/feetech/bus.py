@@ -19,7 +19,7 @@ from .codec import REGISTERS
 
 Guard = Callable[[bytes], None]
 
-ATTEMPTS = 3
+ATTEMPTS = 6
 """How often a request to a single motor is sent before its silence is believed."""
 Row = TypeVar("Row")
 
