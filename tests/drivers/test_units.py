@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from holdfast.drivers.calibration import Calibration, JointCalibration, find_calibration
@@ -70,6 +70,7 @@ def test_what_a_policy_commands_reaches_lerobots_tick(
     units: JointUnits, index: int, value: float, mode: str
 ) -> None:
     row = units.calibration.joints[index]
+    assume(0 <= lerobot_unnormalise(value, row, mode) < 4095)
     pose = [joint.start for joint in ROBOT.joints]
     pose[index] = units.from_policy(index, value, mode)
     ticks = units.to_ticks(pose)[index]
