@@ -35,6 +35,8 @@ from .latch import LatchFile
 from .measure import Rates, Recorders
 from .state import Condition, CoreState, Finish, Inbox, Note
 
+MAX_FAILED_WRITES = 3
+"""So many setpoints in a row that could not be sent are a stop; the motors hold the last one meanwhile."""
 _SNAPSHOT_NS = 100_000_000
 _HISTOGRAM_NS = 1_000_000_000
 _REPEAT_NS = 200_000_000
@@ -90,6 +92,7 @@ class ControlLoop:
         self._torque = False
         self._measured: JointState | None = None
         self._bus_errors = 0
+        self._failed_writes = 0
         self._pending: list[Condition] = []
         self._closed: set[str] = set()
         self._reported_ns: dict[str, int] = {}
@@ -106,6 +109,7 @@ class ControlLoop:
 
     def run(self) -> Finish:
         """Ticks until the run is over; says how the arm was left. Raises `Refused` before any torque."""
+        self._grid.restart()
         while True:
             finish = self._tick(self._grid.wait())
             if finish is not None:
@@ -120,6 +124,8 @@ class ControlLoop:
                 # One lost answer must not end a run before it began; the arm has no torque yet.
                 joint = joint or self._read()
             self._energise(joint)
+            # The slots that passed meanwhile, and before, are no misses of this run.
+            inbox = replace(inbox, slots_run=0, slots_missed=0)
             joint = self._read()
         before = self._clock()
         self._rates.tick(wake.wake_ns)
@@ -171,10 +177,17 @@ class ControlLoop:
         start = self._clock()
         try:
             self.arm.command(setpoint)
+            self._failed_writes = 0
         except GateDenied as error:
             self._pending.append(Condition("gate_denied", str(error)))
+        except Disconnected as error:
+            self._pending.append(Condition("bus_lost", str(error)))
         except (BusError, ValueError) as error:
-            self._pending.append(Condition("bus_write_failed", str(error)))
+            self._failed_writes += 1
+            self._bus_errors += 1
+            self.report(Note("bus_error", str(error)))
+            if self._failed_writes >= MAX_FAILED_WRITES:
+                self._pending.append(Condition("bus_write_failed", str(error)))
         self._stages.add("bus_write", self._clock() - start)
 
     def _receive(self, name: str, channel: Channel) -> tuple[list[Envelope], list[Condition]]:
