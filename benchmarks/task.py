@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from .intervals import wilson
@@ -92,14 +93,23 @@ def evaluate(path: Path, condition: Condition, seeds: Sequence[int]) -> Result:
 
 
 def evaluate_all(
-    path: Path, conditions: Sequence[Condition], attempts: int, processes: int, seed: int = FIRST_SEED
+    path: Path,
+    conditions: Sequence[Condition],
+    attempts: int,
+    processes: int,
+    seed: int = FIRST_SEED,
+    progress: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
-    """One result per condition, over the same seeds, in `processes` processes."""
+    """One result per condition, over the same seeds, in `processes` processes; `progress` after each."""
     import multiprocessing
 
-    seeds = range(seed, seed + attempts)
+    measure = partial(evaluate, path, seeds=range(seed, seed + attempts))
+    results = []
     with multiprocessing.get_context("spawn").Pool(min(processes, len(conditions))) as pool:
-        return pool.starmap(evaluate, [(path, condition, seeds) for condition in conditions], chunksize=1)
+        for result in pool.imap(measure, conditions):
+            results.append(result)
+            progress(result)
+    return results
 
 
 def table(results: Sequence[Result]) -> str:
@@ -143,12 +153,17 @@ def main(args: argparse.Namespace) -> int:
     except (ValueError, BundleError) as error:
         print(f"vla-bench task: {error}", file=sys.stderr)
         return 2
-    results = evaluate_all(args.policy, conditions, args.attempts, args.processes, args.seed)
+    results = evaluate_all(args.policy, conditions, args.attempts, args.processes, args.seed, _show)
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
     else:
         print(table(results))
     return 0
+
+
+def _show(result: Result) -> None:
+    text = f"{result.task}, picture's age {result.delay} ms, {result.check}: "
+    print(f"{text}{result.successes}/{result.attempts}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
