@@ -1,0 +1,58 @@
+"""The latch file, and the table of reactions as the one list of codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from holdfast.runtime.control.deadlines import REACTIONS, SlotAccount, stops
+from holdfast.runtime.control.latch import LatchFile
+from ...house import ROOT
+
+SECOND = 1_000_000_000
+
+
+def test_a_latch_lasts_until_it_is_cleared_and_belongs_to_one_arm(tmp_path: Path) -> None:
+    latch = LatchFile.of(tmp_path, "serial:/dev/a")
+    assert latch.reason() is None
+    latch.set("chunk_bad", "nan", "serial:/dev/a")
+    assert LatchFile.of(tmp_path, "serial:/dev/a").reason() == "chunk_bad: nan"
+    assert LatchFile.of(tmp_path, "serial:/dev/b").reason() is None
+    latch.clear()
+    latch.clear()
+    assert latch.reason() is None
+
+
+def test_an_unreadable_latch_counts_as_latched(tmp_path: Path) -> None:
+    latch = LatchFile.of(tmp_path, "serial:/dev/a")
+    for content in ("", "{", "[]", "\x00"):
+        latch.path.write_text(content)
+        assert latch.reason() is not None
+
+
+def test_every_code_that_the_code_raises_has_a_row() -> None:
+    """A misspelt code would still stop (unknown codes do), but nobody could look it up."""
+    raised = set()
+    for path in [*(ROOT / "runtime" / "control").glob("*.py"), *(ROOT / "runtime" / "policy").glob("*.py")]:
+        raised |= set(re.findall(r"(?:Condition|Violation|FrameFault)\(\s*\"(\w+)\"", path.read_text()))
+    assert len(raised) > 15
+    assert raised <= set(REACTIONS)
+
+
+def test_only_what_the_table_says_does_not_stop() -> None:
+    assert not stops("bus_error")
+    assert not stops("starved")
+    assert stops("motor_fault")
+    assert stops("a code that nobody knows")
+
+
+def test_the_window_forgets_old_misses() -> None:
+    account, now = SlotAccount(), SECOND
+    for _ in range(100):
+        account, now = account.add(now, 0, 1), now + SECOND // 100
+    assert account.window_fraction == 1.0
+    for _ in range(1200):
+        account, now = account.add(now, 1, 0), now + SECOND // 100
+    assert account.window_fraction == 0.0
+    assert account.missed == 100
+    assert account.in_a_row == 0
