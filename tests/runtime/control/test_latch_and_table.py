@@ -7,6 +7,7 @@ from pathlib import Path
 
 from holdfast.runtime.control.deadlines import REACTIONS, SlotAccount, stops
 from holdfast.runtime.control.latch import LatchFile
+
 from ...house import ROOT
 
 SECOND = 1_000_000_000
