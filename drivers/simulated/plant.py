@@ -30,6 +30,7 @@ class Plant:
         self._follow_jams()
         for index, servo in enumerate(self.servos):
             drive = servo.drive(World.STEP_S)
+            self.world.set_torque_limit(index, drive.torque_limit)
             self.world.set_torque(index, drive.torque and self._powered)
             self.world.set_goal(index, drive.goal_actual - self._offsets[index])
         self.world.step()

@@ -41,6 +41,8 @@ class Drive:
     """What a servo does with its motor now."""
 
     torque: bool
+    torque_limit: float
+    """Fraction of full torque."""
     goal_actual: int
     """Shaft position (ticks of the encoder, no homing offset) to go to; meaningless without torque."""
 
@@ -171,9 +173,9 @@ class Servo:
             reach = settings.speed * dt_s
             way = goal - self._goal_reached_by_speed
             self._goal_reached_by_speed += max(-reach, min(reach, way))
-            return Drive(torque, round(self._goal_reached_by_speed))
+            return Drive(torque, settings.torque_limit, round(self._goal_reached_by_speed))
         self._goal_reached_by_speed = goal
-        return Drive(torque, goal)
+        return Drive(torque, settings.torque_limit, goal)
 
     def feel(self, actual: int, velocity: int, load: float, dt_s: float) -> None:
         """Takes what the physics measured after `dt_s`: ticks, ticks/s, fraction of full torque (signed)."""
