@@ -55,7 +55,7 @@ class Options:
 
 
 class SimulatedRobot:
-    """The arm on its serial port. `run` until `stop_fd` is readable."""
+    """The arm on its serial port. `run` until one of the stop descriptors is readable."""
 
     def __init__(self, options: Options, camera: CameraChild, log: WireLog | None) -> None:
         """Creates the port and the truth socket in the folder; raises `SimulatorError`."""
@@ -82,8 +82,10 @@ class SimulatedRobot:
         self.port.unplug()
         self.truth.close()
 
-    def run(self, stop_fd: int) -> None:
-        """The loop; raises `SimulatorError` if the camera process dies."""
+    def run(self, *stop_fds: int | None) -> None:
+        """The loop, until one of `stop_fds` is readable or at its end; raises `SimulatorError` if the camera
+        process dies."""
+        stops = [fd for fd in stop_fds if fd is not None]
         gc.collect()
         gc.freeze()
         step_ns = frame_ns = time.monotonic_ns()
@@ -106,16 +108,18 @@ class SimulatedRobot:
             if reply_ns is not None:
                 # An overdue step waits for a reply that is nearly due.
                 wake_ns = reply_ns - SPIN_NS if step_ns <= now_ns else min(step_ns, reply_ns - SPIN_NS)
-            if not self._wait(wake_ns, stop_fd):
+            if not self._wait(wake_ns, stops):
                 return
 
-    def _wait(self, due_ns: int, stop_fd: int) -> bool:
+    def _wait(self, due_ns: int, stop_fds: list[int]) -> bool:
         """Sleeps until `due_ns` or until bytes arrive, which it deals with; False to end."""
         port_fd = self.port.fd
-        fds = [stop_fd, *self.truth.fds(), *([] if port_fd is None else [port_fd])]
+        fds = [*stop_fds, *self.truth.fds(), *([] if port_fd is None else [port_fd])]
         timeout_s = max(0, due_ns - time.monotonic_ns()) * 1e-9
         readable, _, _ = select.select(fds, [], [], timeout_s)
-        if stop_fd in readable:
+        if not readable:
+            return True
+        if any(fd in readable for fd in stop_fds):
             return False
         if port_fd in readable:
             self._hear()

@@ -31,6 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--camera-fps", type=float, default=30.0, help="frames per second (default 30)")
     parser.add_argument("--no-rt", action="store_true", help="do not ask for real-time priority")
     parser.add_argument("--wire-log", type=Path, metavar="FILE", help="record every byte on the motor bus")
+    parser.add_argument(
+        "--parent-fd",
+        type=int,
+        metavar="FD",
+        help="for programs that start vla-sim: it also ends when the other end of this inherited pipe closes",
+    )
     return parser
 
 
@@ -44,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--camera-fps must lie in 1..120, got {arguments.camera_fps}")
     if arguments.seed < 0:
         parser.error(f"--seed must not be negative, got {arguments.seed}")
+    if arguments.parent_fd is not None and not _is_open(arguments.parent_fd):
+        parser.error(f"--parent-fd must be an open descriptor, got {arguments.parent_fd}")
     user_backend = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = "disable"  # only the camera process renders
     try:
@@ -63,15 +71,18 @@ def main(argv: list[str] | None = None) -> int:
         wire_log=arguments.wire_log,
     )
     try:
-        run(options, user_backend)
+        run(options, user_backend, arguments.parent_fd)
     except SimulatorError as error:
         print(f"vla-sim: {error}", file=sys.stderr)
         return EXIT_REFUSED
     return EXIT_OK
 
 
-def run(options: Options, user_backend: str | None = None) -> None:
-    """Runs the simulated robot until SIGINT or SIGTERM; raises `SimulatorError`."""
+def run(options: Options, user_backend: str | None = None, parent_fd: int | None = None) -> None:
+    """Runs the simulated robot until SIGINT, SIGTERM or the end of file at `parent_fd`.
+
+    Raises `SimulatorError`.
+    """
     from .bus_process import SimulatedRobot
     from .camera_child import start_camera
     from .folder import FolderLock
@@ -103,7 +114,15 @@ def run(options: Options, user_backend: str | None = None) -> None:
             "pid": os.getpid(),
         }
         print(json.dumps(ready), flush=True)
-        robot.run(stop_fd)
+        robot.run(stop_fd, parent_fd)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

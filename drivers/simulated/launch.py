@@ -50,7 +50,8 @@ def start_simulator(
 ) -> Iterator[Simulator]:
     """A simulator in its own process, ready; ended on leaving. Its stderr goes to `folder`/vla-sim.log.
 
-    Raises `SimulatorError` with the end of that log if it does not come up.
+    It ends by itself when this process is gone, however that came about (SIGKILL, say): it watches a pipe
+    of which this process holds the other end. Raises `SimulatorError` with the end of that log if it does not come up.
     """
     command = [sys.executable, "-m", "holdfast.drivers.simulated.cli", "--dir", str(folder)]
     command += ["--port", str(port), "--seed", str(seed), "--camera-fps", str(camera_fps)]
@@ -58,20 +59,29 @@ def start_simulator(
     command += ["--wire-log", str(wire_log)] if wire_log else []
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / "vla-sim.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
+    parent_fd, held_fd = os.pipe()
+    try:
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [*command, "--parent-fd", str(parent_fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                pass_fds=[parent_fd],
+                start_new_session=True,
+            )
+    except OSError:
+        os.close(held_fd)
+        raise
+    finally:
+        os.close(parent_fd)
     try:
         ready = _ready_line(process, log, timeout_s)
         with TruthClient(ready["truth"]) as truth:
             yield Simulator(process, ready["arm"], ready["camera"], ready["truth"], truth)
     finally:
         _end(process)
+        os.close(held_fd)
 
 
 def _ready_line(process: subprocess.Popen[bytes], log: Path, timeout_s: float) -> dict[str, str]:

@@ -71,6 +71,31 @@ def test_camera_dies_with_a_killed_simulator_and_the_folder_can_be_used_again(tm
         assert simulator.truth.statistics()["bad_checksums"] == 0
 
 
+HOLDER = """
+import sys, time
+from pathlib import Path
+from holdfast.drivers.simulated.launch import start_simulator
+with start_simulator(Path(sys.argv[1]), realtime=False) as simulator:
+    print(simulator.process.pid, flush=True)
+    time.sleep(600)
+"""
+"""A program that starts a simulator and knows nothing of signals."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
+def test_it_ends_when_the_program_that_started_it_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    simulator = int(holder.stdout.readline())
+    (camera,) = children(simulator)
+    holder.send_signal(number)
+    assert holder.wait(PATIENCE_S) == -number
+    holder.stdout.close()
+    wait_gone(simulator)
+    wait_gone(camera)
+    assert not (tmp_path / "arm").is_symlink(), "it has ended in order"
+
+
 def test_a_dead_camera_ends_the_simulator(tmp_path: Path) -> None:
     with start_simulator(tmp_path) as simulator:
         (camera,) = children(simulator.process.pid)
@@ -102,6 +127,7 @@ def test_without_opengl_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
         (["--port", "70000"], 2, "--port must lie in"),
         (["--camera-fps", "0"], 2, "--camera-fps must lie in"),
         (["--seed", "-1"], 2, "--seed must not"),
+        (["--parent-fd", "987"], 2, "--parent-fd must be"),
         (["--dir", "/proc/holdfast"], 3, "cannot be used"),
         (["--wire-log", "/proc/holdfast/log"], 3, "cannot be written"),
     ],
