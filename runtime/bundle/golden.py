@@ -8,9 +8,7 @@ some of them at start, so that a backend, driver or processor that computes some
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError
+from .npz import Arrays, read_npz
 from .reading import LoadedBundle
-from .schema import Graph, Tensor
+from .schema import Graph
 
 MAX_BYTES = 1 << 30
 """Unpacked; more is no set of samples but an attack on the memory."""
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -61,35 +58,31 @@ def read_golden(bundle: LoadedBundle) -> Golden:
     name = spec.numerics.golden
     try:
         return unpack_golden(bundle.read(name), spec.graphs[spec.program.graph])
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise BundleError(f"bundle {bundle.path}: {name} is not valid: {error}; export it again") from error
 
 
 def unpack_golden(data: bytes, graph: Graph) -> Golden:
     """Inverse of `pack_golden`. Raises `ValueError` when names, dtypes or shapes are not the graph's."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        unpacked = sum(info.file_size for info in archive.infolist())
-    if unpacked > MAX_BYTES:
-        raise ValueError(f"it unpacks to {unpacked} bytes, over the {MAX_BYTES} allowed")
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        arrays: Arrays = {name: file[name] for name in file.files}
-    golden = Golden(_pick(arrays, graph.inputs), _pick(arrays, graph.outputs))
-    counts = {len(array) for array in (*golden.inputs.values(), *golden.outputs.values())}
-    if len(counts) != 1 or 0 in counts or len(arrays) != len(graph.inputs) + len(graph.outputs):
-        raise ValueError(
-            f"it has arrays {sorted(arrays)} with {sorted(counts)} samples; expected one equal set"
-        )
-    return golden
+    wanted = {tensor.name: tensor for tensor in (*graph.inputs, *graph.outputs)}
 
-
-def _pick(arrays: Arrays, tensors: Sequence[Tensor]) -> Arrays:
-    out: Arrays = {}
-    for tensor in tensors:
-        array = arrays[tensor.name]
-        if array.dtype != np.dtype(tensor.dtype) or list(array.shape[1:]) != tensor.shape[1:]:
+    def check(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        if name not in wanted:
+            raise ValueError(f"it has samples of {name!r}, which is no input or output of the graph")
+        tensor = wanted[name]
+        if dtype != np.dtype(tensor.dtype) or list(shape[1:]) != tensor.shape[1:] or not shape:
             raise ValueError(
-                f"{tensor.name} is {array.dtype} {list(array.shape)}, "
+                f"{name} is {dtype} {list(shape)}, "
                 f"expected {tensor.dtype} [N, {', '.join(map(str, tensor.shape[1:]))}]"
             )
-        out[tensor.name] = array
-    return out
+
+    arrays = read_npz(data, MAX_BYTES, check)
+    if missing := sorted(set(wanted) - set(arrays)):
+        raise ValueError(f"it has no samples of {', '.join(missing)}")
+    counts = {len(array) for array in arrays.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"its arrays have {sorted(counts)} samples; expected one equal number, above 0")
+    return Golden(
+        {tensor.name: arrays[tensor.name] for tensor in graph.inputs},
+        {tensor.name: arrays[tensor.name] for tensor in graph.outputs},
+    )

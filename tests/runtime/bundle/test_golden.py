@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ def test_round_trip() -> None:
 
 def test_other_shapes_types_counts_and_names_are_refused() -> None:
     inputs, outputs = samples()
+    with pytest.raises(ValueError, match="no samples of state"):
+        unpack_golden(pack_golden({k: v for k, v in inputs.items() if k != "state"}, outputs), GRAPH)
     for wrong in (
         {"state": np.zeros([3, 7], np.float32)},
         {"state": np.zeros([3, 6], np.float64)},
@@ -64,6 +68,21 @@ def test_pickles_and_garbage_in_a_bundle_are_refused(
         bundle = write_bundle(tmp_path / f"{name}.vla", spec, files | {"golden/observations.npz": data})
         with pytest.raises(BundleError, match=r"observations.npz is not valid"):
             read_golden(load_bundle(bundle))
+
+
+@pytest.mark.parametrize("shape", ["(100000000000000, 6)", f"(1{'0' * 30}, 6)", "(3, 6)", "()"])
+def test_a_header_that_claims_more_than_there_is_is_refused(
+    tmp_path: Path, spec: dict[str, Any], files: Any, shape: str
+) -> None:
+    inputs, outputs = samples()
+    del inputs["state"]
+    buffer = io.BytesIO(pack_golden(inputs, outputs))
+    raw = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("state.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw)
+    bundle = write_bundle(tmp_path / "huge.vla", spec, files | {"golden/observations.npz": buffer.getvalue()})
+    with pytest.raises(BundleError, match=r"observations.npz is not valid: state"):
+        read_golden(load_bundle(bundle))
 
 
 def test_read_from_a_bundle(tmp_path: Path, spec: dict[str, Any], files: Any) -> None:
