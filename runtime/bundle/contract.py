@@ -15,6 +15,10 @@ CONVERTIBLE: dict[str, frozenset[str]] = {
 }
 """Robot unit -> bundle units that can be converted to it (those `of_range` through the calibration)."""
 
+MIN_STEPS = 2
+"""The executor goes from step to step of a chunk by time; with one there is nothing to go to, and the arm
+starves at once."""
+
 SPACES = ("joint_position", "joint_delta")
 """The action spaces that this version runs; the end-effector spaces need inverse kinematics."""
 
@@ -41,8 +45,8 @@ def check_contract(
     """Every row of the contract, met or not, in the order in which a person would look.
 
     `camera_names`: as given by the user, None or "" for a camera without a name. `control_hz`: the rate that
-    will be used (default: the robot file's). `latency_s`: measured p99 from frame to chunk, once known; then
-    the chunk must last longer than it, unless the policy has one step and runs sequentially.
+    will be used (default: the robot file's). `latency_s`: measured p99 of an inference, once known; then the
+    chunk must last longer than it.
     """
     period_s = 1.0 / (control_hz or robot.control.hz)
     types = robot.robot_types
@@ -56,6 +60,7 @@ def check_contract(
         _units("units of the action", spec.action.elements, robot),
         _units("units of the state", spec.state.elements, robot),
         _rate(spec, period_s),
+        _steps(spec),
         _horizon(spec, latency_s),
         _cameras(spec, camera_names),
     ]  # fmt: skip
@@ -121,14 +126,25 @@ def _rate(spec: Bundle, period_s: float) -> Row:
     )
 
 
+def _steps(spec: Bundle) -> Row:
+    steps = spec.action.steps
+    return Row(
+        "chunk steps",
+        f"{steps} step{'s' if steps > 1 else ''} a chunk",
+        f"{MIN_STEPS} or more",
+        steps >= MIN_STEPS,
+        "this version follows chunks of at least two steps: export a policy that predicts several",
+    )
+
+
 def _horizon(spec: Bundle, latency_s: float | None) -> Row:
     horizon_s = spec.action.steps * spec.action.dt_s
-    shown = "not measured yet" if latency_s is None else f"inference p99 {latency_s * 1e3:.1f} ms"
+    shown = "not measured" if latency_s is None else f"inference p99 {latency_s * 1e3:.1f} ms"
     return Row(
         "chunk horizon",
         f"{spec.action.steps} steps, {horizon_s * 1e3:g} ms",
         shown,
-        latency_s is None or spec.action.steps == 1 or horizon_s > latency_s,
+        latency_s is None or horizon_s > latency_s,
         "each chunk would end before the next arrives: use a faster computer or precision, or longer chunks",
     )
 

@@ -24,6 +24,7 @@ from ...drivers.robots.schema import load_robot
 from ...drivers.units import JointUnits
 from ..backends.registry import load_session
 from ..backends.types import BackendError, BackendOptions
+from ..bundle.contract import MIN_STEPS
 from ..bundle.errors import BundleError
 from ..bundle.reading import load_bundle
 from ..channel import Channel, ChannelClosed
@@ -100,6 +101,11 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
     bundle = load_bundle(Path(config.bundle))
     spec = bundle.spec
     graph = spec.program.graph
+    if spec.action.steps < MIN_STEPS:
+        raise ProgramError(
+            f"the policy predicts {spec.action.steps} step at a time; this version follows chunks of at "
+            f"least {MIN_STEPS} steps: export a policy that predicts several"
+        )
     robot = load_robot(config.robot)
     space = ActionSpace(spec, JointUnits(robot, load_calibration(Path(config.calibration), robot)))
     data = bundle.graph_bytes(graph)
@@ -120,7 +126,7 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
         "session_run_p99_ms": round(float(p99[1]), 3),
     }
     horizon_ms = spec.action.steps * spec.action.dt_s * 1e3
-    if spec.action.steps > 1 and details["inference_p99_ms"] >= horizon_ms:
+    if details["inference_p99_ms"] >= horizon_ms:
         raise ProgramError(
             f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts {horizon_ms:.0f} ms: "
             "each would end before the next arrives; use a faster computer or precision, or longer chunks"
