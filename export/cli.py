@@ -64,7 +64,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: ./NAME.vla)")
     out.add_argument("--force", action="store_true", help="replace the bundle if it exists")
     out.add_argument("--name", help="the bundle's name (default: from --output or the checkpoint)")
-    out.add_argument("--task", metavar="TEXT", help="the task that vla-run does when it is given none")
+    out.add_argument(
+        "--task",
+        metavar="TEXT",
+        help="the task that vla-run does when it is given none (default: the source's own)",
+    )
     out.add_argument(
         "--observations", type=Path, metavar="FILE", help="recorded observations to judge parity by (.npz)"
     )
@@ -114,7 +118,7 @@ def _run(options: argparse.Namespace, notes: Console) -> int:
         from ..runtime.bundle.errors import BundleError
         from .errors import ExportError, SourceError
         from .pipeline import ParityFailed, Request
-        from .show import as_json, show_parity, show_result
+        from .show import as_json, next_command, show_parity, show_result
 
     torch.set_num_threads(1)
     request = Request(
@@ -144,7 +148,9 @@ def _run(options: argparse.Namespace, notes: Console) -> int:
     else:
         console = Console(highlight=False)
         show_result(result, console)
-        console.print(f"bundle [bold]{result.bundle}[/]: next, vla-run {result.bundle} (or just vla-run)")
+        task = f", by default to {result.task.default!r}" if result.task.default else ""
+        console.print(f"The bundle {result.bundle} is ready{task}. Next:", markup=False, soft_wrap=True)
+        console.print(f"  {next_command(result)}", markup=False, soft_wrap=True)
     return ExitCode.DONE
 
 

@@ -70,6 +70,9 @@ class Result:
     bundle: Path
     name: str
     checkpoint: Path
+    cameras: tuple[str, ...]
+    """Their names in the bundle."""
+    task: TaskContract
     sizes: dict[str, int]
     """Bytes of the checkpoint, the fp32 graph, the graph that ships, and the whole bundle."""
     latency: dict[str, Latency]
@@ -133,7 +136,17 @@ def export(request: Request, announce: Callable[[str], None] = lambda stage: Non
         f"graph {request.precision}": len(chosen.data),
         "bundle": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     }
-    return Result(folder, name, path, sizes, latency, parity, chosen.report)
+    return Result(
+        bundle=folder,
+        name=name,
+        checkpoint=path,
+        cameras=tuple(camera.name for camera in policy.cameras),
+        task=task,
+        sizes=sizes,
+        latency=latency,
+        parity=parity,
+        precision=chosen.report,
+    )
 
 
 def run_module(policy: Policy, feeds: Sequence[Feed]) -> NDArray[np.float32]:
@@ -156,7 +169,10 @@ def _target(request: Request, path: Path) -> tuple[Path, str]:
 
 
 def _task(task: TaskContract, default: str | None) -> TaskContract:
-    if default is not None and task.tokenizer is not None:
+    """With the default that the user asked for, else the source's own."""
+    if default is None:
+        return task
+    if task.tokenizer is not None:
         try:
             encode_words(default, task.tokenizer)
         except InstructionError as error:

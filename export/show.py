@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +28,19 @@ def as_json(result: Result) -> dict[str, Any]:
         "parity": result.parity.model_dump(),
         "precision": result.precision.model_dump(),
     }
+
+
+def next_command(result: Result) -> str:
+    """A vla-run that drives an arm with the bundle, to copy and adapt: devices are guesses."""
+    cameras = result.cameras
+    names = [""] if len(cameras) == 1 else [f"{name}=" for name in cameras]
+    words = ["vla-run", str(result.bundle)]
+    for index, name in enumerate(names):
+        words += ["--camera", f"{name}/dev/video{2 * index}"]
+    words += ["--arm", "serial:/dev/ttyUSB0"]
+    if result.task.default is None:
+        words += ["--task", result.task.examples[0]]
+    return shlex.join(words)
 
 
 def show_result(result: Result, console: Console) -> None:

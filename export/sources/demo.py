@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...runtime.bundle.npz import read_npz
 from ...runtime.bundle.schema import (
     ActionContract,
     ActionSpace,
@@ -33,6 +33,8 @@ from .types import Observation, Policy
 MAX_PARAMETERS = 50_000_000
 """Far above the demo policy's; a larger one is an absurd configuration."""
 MAX_OBSERVATION_BYTES = 1 << 30
+DEFAULT_TASK = "pick up the red cube"
+"""What the bundle's policy does when nobody names a task; a checkpoint without it gets its first one."""
 
 
 class _Strict(BaseModel):
@@ -60,7 +62,7 @@ class _Actions(_Strict):
     dt_s: float
 
 
-class _Header(_Strict):
+class Header(_Strict):
     """Everything in the file but the weights."""
 
     format: str
@@ -78,13 +80,25 @@ class _Header(_Strict):
     training: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything in `model.pt`."""
+
+    header: Header
+    network: KeypointVLA
+    """With the file's weights, in evaluation mode."""
+    state: StateContract
+    action: ActionContract
+    task: TaskContract
+
+
 def recognise(path: Path) -> str | None:
     """Any torch file; later families will look further."""
     return "a torch file" if is_torch_file(path) or path.suffix in (".pt", ".pth") else None
 
 
-def read(path: Path, observations: Path | None) -> Policy:
-    """Reads `model.pt` and its recorded observations. Raises `SourceError`."""
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads and checks `model.pt`. Raises `SourceError`."""
     if not is_torch_file(path):
         raise SourceError(
             f"{path} is not a torch file (torch.save of torch 1.6 or newer), or it is truncated: "
@@ -92,19 +106,29 @@ def read(path: Path, observations: Path | None) -> Policy:
         )
     data = load_torch_file(path)
     header = _header(path, data)
-    module = _network(path, header, data["state_dict"])
+    network = _network(path, header, data["state_dict"])
+    try:
+        state, action, task = _contracts(header)
+    except ValidationError as error:
+        raise SourceError(f"{path} contradicts itself: {_rows(error)}; train it again") from error
+    return Checkpoint(header, network, state, action, task)
+
+
+def read(path: Path, observations: Path | None) -> Policy:
+    """Reads `model.pt` and its recorded observations. Raises `SourceError`."""
+    checkpoint = read_checkpoint(path)
+    header, action = checkpoint.header, checkpoint.action
     inputs = (
         Tensor(name="image", dtype=header.camera.dtype, shape=header.camera.shape),
         Tensor(name="state", dtype="float32", shape=[1, len(header.action_contract.names)]),
         Tensor(name="tokens", dtype="int64", shape=[1, header.token_length]),
     )
     try:
-        state, action, task = _contracts(header)
         actions = [1, action.steps, len(action.elements)]
         return Policy(
             family="demo",
             robot_type=header.robot_type,
-            module=module,
+            module=checkpoint.network,
             inputs=inputs,
             output=Tensor(name="actions", dtype="float32", shape=actions),
             program=Single(
@@ -116,9 +140,9 @@ def read(path: Path, observations: Path | None) -> Policy:
                 action_output="actions",
             ),
             cameras=(header.camera,),
-            state=state,
+            state=checkpoint.state,
             action=action,
-            task=task,
+            task=checkpoint.task,
             observations=_observations(_observation_file(path, observations), header),
             notes=json.dumps(header.training, default=str)[:20_000],
         )
@@ -126,7 +150,7 @@ def read(path: Path, observations: Path | None) -> Policy:
         raise SourceError(f"{path} contradicts itself: {_rows(error)}; train it again") from error
 
 
-def _header(path: Path, data: Mapping[str, Any]) -> _Header:
+def _header(path: Path, data: Mapping[str, Any]) -> Header:
     if data.get("format") != FORMAT:
         hint = " (it looks like a training checkpoint)" if "model_state_dict" in data else ""
         raise SourceError(
@@ -146,12 +170,12 @@ def _header(path: Path, data: Mapping[str, Any]) -> _Header:
     ):
         raise SourceError(f"{path} has no state_dict of tensors; train it again")
     try:
-        return _Header.model_validate({key: value for key, value in data.items() if key != "state_dict"})
+        return Header.model_validate({key: value for key, value in data.items() if key != "state_dict"})
     except ValidationError as error:
         raise SourceError(f"{path} is not a complete checkpoint: {_rows(error)}; train it again") from error
 
 
-def _check_sizes(path: Path, header: _Header, config: KeypointVLAConfig) -> None:
+def _check_sizes(path: Path, header: Header, config: KeypointVLAConfig) -> None:
     """What the file says twice must be the same: a network has no names for what goes in and out."""
     actions, camera = header.action_contract, header.camera
     for what, said, network in (
@@ -171,7 +195,7 @@ def _check_sizes(path: Path, header: _Header, config: KeypointVLAConfig) -> None
             )
 
 
-def _network(path: Path, header: _Header, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+def _network(path: Path, header: Header, weights: dict[str, torch.Tensor]) -> KeypointVLA:
     """The network with its weights, after comparing every shape without allocating memory for it."""
     try:
         config = KeypointVLAConfig(**header.config)  # pyright: ignore[reportArgumentType] (checked below)
@@ -199,7 +223,7 @@ def _network(path: Path, header: _Header, weights: dict[str, torch.Tensor]) -> t
     return module.eval()
 
 
-def _contracts(header: _Header) -> tuple[StateContract, ActionContract, TaskContract]:
+def _contracts(header: Header) -> tuple[StateContract, ActionContract, TaskContract]:
     actions, rows = header.action_contract, header.action_statistics
     named = [{"name": n, "unit": u} for n, u in zip(actions.names, actions.units, strict=True)]
     action = {
@@ -220,10 +244,13 @@ def _contracts(header: _Header) -> tuple[StateContract, ActionContract, TaskCont
         "normalisation": {"source": "mean_std", **header.state_statistics.model_dump()},
     }
     words = {"kind": "words", "words": header.vocabulary, "length": header.token_length, "pad": 0}
+    default = DEFAULT_TASK if DEFAULT_TASK in header.tasks else next(iter(header.tasks), None)
     return (
         StateContract.model_validate(state),
         ActionContract.model_validate(action),
-        TaskContract(default=None, examples=header.tasks, tokenizer=ClosedVocabulary.model_validate(words)),
+        TaskContract(
+            default=default, examples=header.tasks, tokenizer=ClosedVocabulary.model_validate(words)
+        ),
     )
 
 
@@ -238,28 +265,31 @@ def _observation_file(path: Path, given: Path | None) -> Path:
     return next((file for file in beside if file.is_file()), OBSERVATIONS)
 
 
-def _observations(path: Path, header: _Header) -> tuple[Observation, ...]:
+def _observations(path: Path, header: Header) -> tuple[Observation, ...]:
     try:
-        raw = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            if sum(info.file_size for info in archive.infolist()) > MAX_OBSERVATION_BYTES:
-                raise ValueError(f"it unpacks to more than {MAX_OBSERVATION_BYTES} bytes")
-        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-            image, state, text = (file[name] for name in ("image", "state", "text"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            arrays = read_npz(file.read(MAX_OBSERVATION_BYTES), MAX_OBSERVATION_BYTES)
+        if missing := [name for name in ("image", "state", "text") if name not in arrays]:
+            raise ValueError(f"it has no {' and no '.join(missing)}")
+        # Damaged bytes need not be characters.
+        texts = [str(text) for text in np.atleast_1d(arrays["text"])]
+    except (OSError, ValueError) as error:
         raise SourceError(
             f"the recorded observations {path} cannot be read ({error}); parity is measured on them: give "
             "a file with --observations (arrays image, state and text)"
         ) from error
-    count, size = len(state), len(header.action_contract.names)
-    fits = image.dtype == np.uint8 and image.ndim == 4 and image.shape[3] == 3 and text.dtype.kind == "U"
-    if not fits or state.shape != (count, size) or len(image) != count or text.shape != (count,):
+    image, state, text = arrays["image"], arrays["state"], arrays["text"]
+    count, size = len(texts), len(header.action_contract.names)
+    kinds = image.dtype == np.uint8 and state.dtype.kind in "fiu" and text.dtype.kind == "U"
+    shapes = image.ndim == 4 and image.shape[::3] == (count, 3) and state.shape == (count, size)
+    if not kinds or not shapes or text.shape != (count,) or not np.isfinite(state).all():
         raise SourceError(
-            f"{path} has image {image.dtype} {list(image.shape)}, state {list(state.shape)}, text "
-            f"{text.dtype} {list(text.shape)}; expected uint8 [N, h, w, 3], [N, {size}] and N strings"
+            f"{path} has image {image.dtype} {list(image.shape)}, state {state.dtype} {list(state.shape)}, "
+            f"text {text.dtype} {list(text.shape)}; expected uint8 [N, h, w, 3], finite [N, {size}] and N "
+            "strings"
         )
     return tuple(
-        Observation({header.camera.name: image[i]}, state[i].astype(np.float64), str(text[i]))
+        Observation({header.camera.name: image[i]}, state[i].astype(np.float64), texts[i])
         for i in range(count)
     )
 

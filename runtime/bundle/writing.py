@@ -33,7 +33,7 @@ def write_bundle(
     check_target(folder, replace=replace)
     hidden: Path | None = None
     try:
-        hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        hidden = _hidden_folder(folder)
         fresh, old = hidden / "new", hidden / "old"
         fresh.mkdir()
         everything = {**files, JSON_NAME: raw, SUM_NAME: sum_line(hashlib.sha256(raw).hexdigest())}
@@ -53,10 +53,7 @@ def write_bundle(
             raise
         _flush(folder.parent)
     except OSError as error:
-        raise BundleError(
-            f"bundle {folder} cannot be written: {error.strerror}; check the disk's space and permissions, "
-            "or choose another --output"
-        ) from error
+        raise _refused(folder, error) from error
     finally:
         if hidden is not None:
             shutil.rmtree(hidden, ignore_errors=True)
@@ -67,6 +64,11 @@ def check_target(folder: Path, *, replace: bool) -> None:
     """Raises `BundleError` unless `folder` may be written; done before the work as well as after it."""
     if not folder.parent.is_dir():
         raise BundleError(f"the folder {folder.parent} does not exist; create it or choose another --output")
+    try:
+        # Tried, not asked: modes do not tell about read-only file systems, nor about root.
+        _hidden_folder(folder).rmdir()
+    except OSError as error:
+        raise _refused(folder, error) from error
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle is a folder of its own, choose another --output")
     if not folder.exists():
@@ -75,6 +77,18 @@ def check_target(folder: Path, *, replace: bool) -> None:
         raise BundleError(f"{folder} exists already; pass --force to replace it, or choose another --output")
     if not (folder / JSON_NAME).is_file():
         raise BundleError(f"{folder} exists and is no bundle, so it is not replaced; choose another --output")
+
+
+def _hidden_folder(folder: Path) -> Path:
+    """A new empty folder beside `folder`, on the same file system."""
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+
+
+def _refused(folder: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"bundle {folder} cannot be written: {error.strerror}; check the disk's space and permissions, "
+        "or choose another --output"
+    )
 
 
 def _json(spec: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:

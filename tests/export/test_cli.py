@@ -36,7 +36,8 @@ def test_fp16_model_pt(save: Save, workplace: Path) -> None:
     command = [sys.executable, "-m", "holdfast.export.cli", "--fp16", "model.pt"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == ExitCode.DONE, done.stderr
-    for word in ("graph fp16", "torch fp32", "wrist_roll", "Kept in fp32", "vla-run model.vla"):
+    next_step = "vla-run model.vla --camera /dev/video0 --arm serial:/dev/ttyUSB0"
+    for word in ("graph fp16", "torch fp32", "wrist_roll", "Kept in fp32", "'touch the red cube'", next_step):
         assert word in done.stdout
     assert "torchvision" not in done.stderr
     assert load_bundle("model.vla").spec.precision.requested == "fp16"
@@ -74,6 +75,8 @@ def test_a_parity_failure_shows_the_table_and_leaves_nothing(
         ([".", "--output", "x"], "no checkpoint that this version reads"),
         (["broken.pt", "--output", "no/such/folder"], "does not exist; create it"),
         (["broken.pt", "--output", "notes.txt", "--force"], "is no bundle"),
+        # Where nobody may write, not even root; noticed before the checkpoint is read.
+        (["broken.pt", "--output", "/proc/x.vla"], "/proc/x.vla cannot be written"),
     ],
 )
 def test_what_cannot_be_used_is_usage(

@@ -119,7 +119,7 @@ def test_an_existing_bundle_needs_force_and_survives_a_failure(checkpoint: Any) 
     with pytest.raises(ParityFailed):
         export(request(checkpoint(scale_weight("outward.weight", 1.01)), replace=True))
     assert load_bundle(first.path).sha256 == first.sha256
-    export(request(checkpoint(), replace=True, task="touch the red cube"))
+    export(request(checkpoint(), replace=True, task="touch the blue cube"))
     assert load_bundle(first.path).sha256 != first.sha256
     assert [path.name for path in Path.cwd().iterdir()] == ["model.vla"]
 

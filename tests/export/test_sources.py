@@ -139,6 +139,22 @@ def test_names_of_shipped_checkpoints(tmp_path: Path, monkeypatch: pytest.Monkey
         locate("model.pt")
 
 
+def test_flipped_bits_in_the_observations(save: Save, tmp_path: Path) -> None:
+    path, other = save(), tmp_path / "other.npz"
+    good = (tmp_path / "observations.npz").read_bytes()
+    for at in range(5, len(good), len(good) // 40):
+        other.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
+        try:
+            demo.read(path, other)
+        except SourceError:
+            continue
+
+
+def test_the_default_task_is_one_that_the_policy_knows(save: Save) -> None:
+    assert demo.read(save(), None).task.default == "touch the red cube"
+    assert demo.read(MODEL, None).task.default == demo.DEFAULT_TASK
+
+
 def test_observations_that_cannot_be_used(save: Save, tmp_path: Path) -> None:
     path = save()
     other = tmp_path / "other.npz"
@@ -146,6 +162,15 @@ def test_observations_that_cannot_be_used(save: Save, tmp_path: Path) -> None:
     np.savez(other, image=np.zeros([2, 4, 4, 3], np.uint8), state=np.zeros([2, 6]))
     assert "text" in refusal(path, other)
     np.savez(other, image=np.zeros([2, 4, 4, 3], np.uint8), state=np.zeros([2, 7]), text=np.array(["a", "b"]))
-    assert "expected uint8 [N, h, w, 3], [N, 6]" in refusal(path, other)
+    assert "expected uint8 [N, h, w, 3], finite [N, 6]" in refusal(path, other)
+    for state in (
+        np.zeros(2),
+        np.float64(3),
+        np.array([[None]]),
+        np.zeros([2, 6], "U3"),
+        np.full([2, 6], np.nan),
+    ):
+        np.savez(other, image=np.zeros([2, 4, 4, 3], np.uint8), state=state, text=np.array(["a", "b"]))
+        assert str(other) in refusal(path, other)
     np.savez(other, image=np.array([object()]), state=np.zeros([1, 6]), text=np.array(["a"]))
     assert "cannot be read" in refusal(path, other)
