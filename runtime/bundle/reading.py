@@ -53,26 +53,14 @@ class LoadedBundle:
             raise _damaged(self.path, relative, "has changed since the bundle was loaded")
         return data
 
-    def graph_path(self, name: str) -> Path:
-        """Where a graph lies, for backends that need a path (graphs over 1.5 GB).
-
-        It was verified by `load_bundle`; a file exchanged between then and now is NOT noticed. Prefer
-        `graph_bytes`.
-        """
-        return self.path / self._graph_file(name)
-
     def graph_bytes(self, name: str) -> bytes | None:
-        """The verified bytes of a graph, or None when it is too large to hold twice: use `graph_path`."""
-        relative = self._graph_file(name)
-        return self.read(relative) if self._entry(relative).bytes <= MAX_IN_MEMORY_BYTES else None
-
-    def _graph_file(self, name: str) -> str:
+        """The verified bytes of a graph, or None when it is too large to hold twice."""
         graph = self.spec.graphs.get(name)
         if graph is None:
             raise BundleError(
                 f"bundle {self.path} has no graph {name!r}; it has {', '.join(self.spec.graphs)}"
             )
-        return graph.file
+        return self.read(graph.file) if self._entry(graph.file).bytes <= MAX_IN_MEMORY_BYTES else None
 
     def _entry(self, relative: str) -> File:
         for entry in self.spec.files:
