@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ..drivers.arm import open_arm
+from ..drivers.arm import CheckRow, open_arm
 from ..drivers.cameras.open import open_camera
 from ..drivers.errors import DriverError
+from ..drivers.robots.schema import Joint
+from ..drivers.units import JointUnits
 from .bundle.contract import check_contract
 from .bundle.last import state_folder
+from .control.deadlines import START_PERCENT, START_TOLERANCE
 from .control.gate import FeetechGate
 from .control.latch import LatchFile
 from .exit_codes import ExitCode, Refused
@@ -24,6 +28,7 @@ from .resolve import Resolved, resolve
 from .run import make_setup, wishes_of
 
 CAMERA_SECONDS = 1.0
+PROBE_SECONDS = 30.0
 _MIN_FPS = 5.0
 
 
@@ -49,12 +54,15 @@ def check(args: argparse.Namespace) -> int:
             [Row("resolve", "bundle, task, robot and cameras that fit", "refused", False, str(error))], args
         )
         return ExitCode.REFUSED
-    rows = [*_choice_rows(resolved), *_contract_rows(resolved), *_policy_rows(args, resolved)]
+    configs = make_setup(args, resolved).configs
+    policy, p99_s = _policy_row(PolicyConfig.model_validate(configs["policy"]))
+    rows = [*_choice_rows(resolved), *_contract_rows(resolved, p99_s), policy]
     action = resolved.bundle.spec.action
     limit_ms = frame_age_limit_ns(action.steps * action.dt_s) / 1e6
     for name, source in resolved.cameras.items():
         rows.append(_camera_row(name, source, limit_ms))
-    rows += [*_arm_rows(resolved), *_limit_rows(resolved), *_real_time_rows(args)]
+    rows += [*_arm_rows(args, resolved), *_limit_rows(resolved)]
+    rows += _real_time_rows(args.rt, configs["control"]["cpu"])
     _show(rows, args)
     return ExitCode.FINISHED if all(row.ok for row in rows) else ExitCode.REFUSED
 
@@ -66,35 +74,31 @@ def _choice_rows(resolved: Resolved) -> Iterator[Row]:
     yield Row("bundle files", "size and sha256 as listed", f"{len(bundle.spec.files)} verified", True)
 
 
-def _contract_rows(resolved: Resolved) -> Iterator[Row]:
+def _contract_rows(resolved: Resolved, p99_s: float | None) -> Iterator[Row]:
     rows = check_contract(
-        resolved.bundle.spec, resolved.robot, list(resolved.cameras), control_hz=resolved.control_hz
+        resolved.bundle.spec,
+        resolved.robot,
+        list(resolved.cameras),
+        control_hz=resolved.control_hz,
+        latency_s=p99_s,
     )
     for row in rows:
         yield Row(row.what, row.bundle, row.robot, row.ok, "" if row.ok else row.fix)
 
 
-def _policy_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
-    config = PolicyConfig.model_validate(make_setup(args, resolved).configs["policy"])
+def _policy_row(config: PolicyConfig) -> tuple[Row, float | None]:
+    """The self-test, and the measured p99 of an inference (s), once there is one."""
     try:
         _, details = load_program(config)
     except LOAD_ERRORS as error:
-        yield Row("policy", "loads and passes its self-test", "refused", False, str(error))
-        return
-    yield Row(
+        return Row("policy", "loads and passes its self-test", "refused", False, str(error)), None
+    row = Row(
         "self-test",
         f"at most {details['self_test_tolerance']:.3g}",
         f"{details['self_test_max_abs']:.3g} ({details['backend']})",
         True,
     )
-    action = resolved.bundle.spec.action
-    horizon_ms = action.steps * action.dt_s * 1e3
-    yield Row(
-        "inference p99",
-        f"below the chunk's {horizon_ms:.0f} ms",
-        f"{details['inference_p99_ms']:.1f} ms",
-        details["inference_p99_ms"] < horizon_ms,
-    )
+    return row, details["inference_p99_ms"] / 1e3
 
 
 def _camera_row(name: str, source: str, limit_ms: float) -> Row:
@@ -122,15 +126,9 @@ def _camera_row(name: str, source: str, limit_ms: float) -> Row:
     return Row(f"camera {name}", expected, actual, ok, fix)
 
 
-def _arm_rows(resolved: Resolved) -> Iterator[Row]:
-    reason = LatchFile.of(state_folder(), resolved.arm).reason()
-    yield Row(
-        "earlier stop",
-        "none, or reset",
-        reason or "none",
-        reason is None,
-        "look at the arm, then use --reset",
-    )
+def _arm_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
+    yield _latch_row(LatchFile.of(state_folder(), resolved.arm).reason(), args.reset)
+    units = JointUnits(resolved.robot, resolved.calibration)
     # The gate of the control process, in its first phase: reading only.
     arm = open_arm(resolved.arm, resolved.robot, resolved.calibration, FeetechGate())
     try:
@@ -142,7 +140,7 @@ def _arm_rows(resolved: Resolved) -> Iterator[Row]:
             True,
         )
         for row in arm.check():
-            yield Row(row.name, row.expected, row.actual, row.ok, row.fix, register=True)
+            yield _register_row(row, args.write_gains)
         joint = arm.read()
     except DriverError as error:
         yield Row("arm", f"answers on {resolved.arm}", "no", False, str(error))
@@ -150,16 +148,35 @@ def _arm_rows(resolved: Resolved) -> Iterator[Row]:
     finally:
         arm.close()
     for index, spec in enumerate(resolved.robot.joints):
-        low, high = spec.limits.position
-        value = joint.position[index]
-        slack = 0.05 * (high - low)
-        yield Row(
-            f"{spec.name}: rests inside",
-            f"{low:g} .. {high:g} {spec.unit}",
-            f"{value:.3f}",
-            low - slack <= value <= high + slack,
-            "move the joint inside its limits by hand (torque is off)",
-        )
+        yield _resting_row(spec, units.reachable(index), joint.position[index])
+
+
+def _latch_row(reason: str | None, reset: bool) -> Row:
+    found = "none" if reason is None else f"{reason} (--reset is given)" if reset else reason
+    return Row(
+        "earlier stop", "none, or reset", found, reason is None or reset, "look at the arm, then use --reset"
+    )
+
+
+def _register_row(row: CheckRow, write_gains: bool) -> Row:
+    """As control judges it: gains that it is about to write may still be others."""
+    if write_gains and not row.ok and ": gain " in row.name:
+        actual = f"{row.actual} (written while arming: --write-gains)"
+        return Row(row.name, row.expected, actual, True, register=True)
+    return Row(row.name, row.expected, row.actual, row.ok, row.fix, register=True)
+
+
+def _resting_row(joint: Joint, reachable: tuple[float, float], value: float) -> Row:
+    """As control judges it when torque is to be switched on."""
+    low, high = reachable
+    slack = START_PERCENT if joint.gripper else START_TOLERANCE
+    return Row(
+        f"{joint.name}: rests inside",
+        f"{low:.3f} .. {high:.3f} {joint.unit}, give or take {slack:g}",
+        f"{value:.3f}",
+        low - slack <= value <= high + slack,
+        "move the joint inside its limits by hand (torque is off)",
+    )
 
 
 def _limit_rows(resolved: Resolved) -> Iterator[Row]:
@@ -174,23 +191,26 @@ def _limit_rows(resolved: Resolved) -> Iterator[Row]:
         )
 
 
-def _real_time_rows(args: argparse.Namespace) -> Iterator[Row]:
-    if args.rt == "off":
-        return
-    allowed = os.geteuid() == 0 or _rtprio_limit() >= 80
-    yield Row(
-        "real time",
-        "SCHED_FIFO 80 allowed",
-        "allowed" if allowed else "not allowed",
-        allowed or args.rt == "warn",
-        "" if allowed else "add 'rtprio 90' for your user in /etc/security/limits.d, or --rt off",
-    )
-
-
-def _rtprio_limit() -> int:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+def _real_time_rows(rt: str, cpu: int | None) -> list[Row]:
+    """What control's own set-up would come to, tried in a process of its own: it cannot be undone."""
+    if rt == "off":
+        return []
+    command = [sys.executable, "-m", "holdfast.runtime.real_time_probe", *([] if cpu is None else [str(cpu)])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=True)
+        steps = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return [Row("real time", "a probe that tries the set-up", "failed", rt == "warn", str(error))]
+    failed = [f"{step['name']}: {step['detail']}" for step in steps if not step["ok"]]
+    return [
+        Row(
+            "real time",
+            f"{len(steps)} steps of the set-up" + (", all of them (--rt strict)" if rt == "strict" else ""),
+            "; ".join(["failed: " + failed[0], *failed[1:]]) if failed else "all succeed",
+            not failed or rt == "warn",
+            "as each step says (docs/troubleshooting.md), or use --rt warn",
+        )
+    ]
 
 
 def _show(rows: list[Row], args: argparse.Namespace) -> None:

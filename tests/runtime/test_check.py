@@ -1,0 +1,63 @@
+"""Single rows of `vla-run --check`: they judge as control will."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from holdfast.drivers.arm import CheckRow
+from holdfast.drivers.calibration import find_calibration
+from holdfast.drivers.robots.schema import load_robot, robot_path
+from holdfast.drivers.units import JointUnits
+from holdfast.runtime import check as room
+from holdfast.runtime.control.deadlines import START_PERCENT, START_TOLERANCE
+
+ROBOT = load_robot("sim_arm")
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_resting_is_judged_by_the_tolerance_and_the_calibrated_range_of_control(index: int):
+    calibration = find_calibration(ROBOT, None, None, {}, robot_folder=robot_path("sim_arm").parent)
+    joint, (low, high) = ROBOT.joints[index], JointUnits(ROBOT, calibration).reachable(index)
+    slack = START_PERCENT if joint.gripper else START_TOLERANCE
+    for value, ok in ((low - 0.9 * slack, True), (low - 1.1 * slack, False), (high + 1.1 * slack, False)):
+        row = room._resting_row(joint, (low, high), value)
+        assert row.ok == ok
+        assert f"{slack:g}" in row.expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "reset", "ok"),
+    [(None, False, True), ("policy_lost", False, False), ("policy_lost", True, True)],
+)
+def test_an_earlier_stop_is_settled_by_reset(reason: str | None, reset: bool, ok: bool):
+    row = room._latch_row(reason, reset)
+    assert row.ok == ok
+    assert (reason or "none") in row.actual
+
+
+@pytest.mark.parametrize(
+    ("name", "write_gains", "ok"),
+    [("elbow: gain p", True, True), ("elbow: gain p", False, False), ("elbow: mode", True, False)],
+)
+def test_gains_about_to_be_written_may_differ(name: str, write_gains: bool, ok: bool):
+    row = room._register_row(CheckRow(name, "16", "32", False, "fix it"), write_gains)
+    assert row.ok == ok
+    assert "32" in row.actual
+
+
+def test_the_real_time_rows_say_what_the_set_up_comes_to_and_leave_this_process_alone():
+    before = os.sched_getscheduler(0), os.sched_getaffinity(0)
+    assert room._real_time_rows("off", None) == []
+    strict, warn = room._real_time_rows("strict", None)[0], room._real_time_rows("warn", None)[0]
+    assert warn.ok
+    assert strict.actual == warn.actual
+    assert strict.ok == (strict.actual == "all succeed")
+    assert (os.sched_getscheduler(0), os.sched_getaffinity(0)) == before
+
+
+def test_a_core_that_is_not_there_fails_strict_alone():
+    strict, warn = room._real_time_rows("strict", 9999)[0], room._real_time_rows("warn", 9999)[0]
+    assert (strict.ok, warn.ok) == (False, True)
+    assert "own core" in strict.actual
