@@ -7,6 +7,8 @@ import importlib
 import sys
 from types import ModuleType
 
+from ..export.signals import EndedBySignal, unwinding
+
 VERBS = {
     "bus": "one motor-bus cycle: time, CPU and distance from the wire's own time",
     "jitter": "how late control wakes up under inference load, beside cyclictest",
@@ -17,6 +19,7 @@ VERBS = {
 """Verb -> what it does; each is a module of this room with `add_arguments(parser)` and `main(args)`."""
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 def usage() -> str:
@@ -43,11 +46,22 @@ def main(argv: list[str] | None = None) -> int:
     # Only the verb's own module is imported, and it imports what it needs when it runs.
     parser = argparse.ArgumentParser(prog=f"vla-bench {verb}", description=module.__doc__)
     module.add_arguments(parser)
+    args = parser.parse_args(rest)
     try:
-        return module.main(parser.parse_args(rest))
+        with unwinding():
+            return module.main(args)
     except KeyboardInterrupt:
         print("vla-bench: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
+    except ImportError as error:
+        print(
+            f"vla-bench {verb}: {error}; install the extras: pip install 'holdfast[export,sim]'",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
+    except EndedBySignal as error:
+        print(f"vla-bench: ended by {error.name}", file=sys.stderr)
+        return error.exit_code
 
 
 def _module(verb: str) -> ModuleType:

@@ -7,6 +7,7 @@ near control's 10 ms, so that the two do not stay in step.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -35,9 +36,9 @@ class Lateness:
 
 
 class Cyclictest:
-    """One running cyclictest."""
+    """One running cyclictest. It ends by itself after `most_s`, should nobody call `finish`."""
 
-    def __init__(self, output: Path, cpu: int) -> None:
+    def __init__(self, output: Path, cpu: int, most_s: float) -> None:
         self._output = output
         self._result: Lateness | str | None = None
         output.unlink(missing_ok=True)
@@ -45,7 +46,7 @@ class Cyclictest:
             [
                 find() or "cyclictest", "--quiet", "--mlockall", f"--priority={PRIORITY}", "--threads=1",
                 f"--affinity={cpu}", f"--interval={PERIOD_US}", f"--histogram={HISTOGRAM_US}",
-                f"--json={output}",
+                f"--duration={math.ceil(most_s)}", f"--json={output}",
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

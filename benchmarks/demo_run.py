@@ -34,6 +34,20 @@ WRITTEN = ("events.jsonl", "report.json", "summary.json", "vla-run.log", "wire.l
 class DemoError(Exception):
     """The run could not be made; the message says which part failed and where its log is."""
 
+    exit_code = 1
+
+
+class DemoUsageError(DemoError):
+    """What was asked for cannot be used."""
+
+    exit_code = 2
+
+
+class DemoRefused(DemoError):
+    """The simulated robot cannot be started here."""
+
+    exit_code = 3
+
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
@@ -61,20 +75,38 @@ class DemoResult:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """The folder, made and ours alone until the end. Raises `DemoError` while another run writes there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    """The folder, made and ours alone until the end.
+
+    Raises `DemoUsageError` where it cannot be written, and while another run writes there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise DemoUsageError(
+            f"the folder {folder} cannot be written ({error.strerror}); give another --output"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DemoError(
+            raise DemoUsageError(
                 f"another run writes to {folder}; wait for it, or give another --output"
             ) from error
         yield folder
 
 
+def given_bundle(path: Path) -> Path:
+    """The exported bundle that the user named. Raises `DemoUsageError`; vla-run checks what is in it."""
+    if not (path / "bundle.json").is_file():
+        raise DemoUsageError(
+            f"{path} is no bundle (it has no bundle.json); export one: vla-export --fp16 demo"
+        )
+    return path
+
+
 def export_demo(folder: Path, quiet: bool) -> Path:
-    """Runs `vla-export --fp16 demo`; returns the bundle. Raises `DemoError`."""
+    """Runs `vla-export --fp16 demo` into the folder; returns the bundle. Raises `DemoError`."""
     bundle = folder / "demo.vla"
     command = [
         sys.executable,
@@ -88,7 +120,7 @@ def export_demo(folder: Path, quiet: bool) -> Path:
     ]
     print(f"$ vla-export --fp16 demo --output {bundle}", file=sys.stderr, flush=True)
     output = subprocess.DEVNULL if quiet else None
-    status = subprocess.run(command, check=False, stdout=output).returncode
+    status = subprocess.run(command, check=False, stdout=output, env=_environment(folder)).returncode
     if status != 0:
         raise DemoError(f"vla-export ended with exit code {status}; its message stands above")
     return bundle
@@ -100,7 +132,7 @@ def run_demo(
     say: Callable[[str], None],
     on_outcome: Callable[[int, Outcome], None],
 ) -> DemoResult:
-    """Runs all attempts. Raises `DemoError`; a `KeyboardInterrupt` ends vla-run in its own orderly way."""
+    """Runs all attempts. Raises `DemoError`; whatever else ends it, vla-run ends in its own orderly way."""
     from ..drivers.simulated.errors import SimulatorError
     from ..drivers.simulated.launch import start_simulator
 
@@ -108,6 +140,7 @@ def run_demo(
     paths = {name: options.folder / name for name in WRITTEN}
     for path in paths.values():
         path.unlink(missing_ok=True)
+    most_s = START_S + (options.duration_s + PAUSE_S + SLACK_S) * options.attempts
     try:
         with (
             tempfile.TemporaryDirectory(prefix="holdfast-demo-") as sim_folder,
@@ -117,7 +150,7 @@ def run_demo(
                 seed=options.seed,
                 wire_log=paths["wire.log"] if options.record else None,
             ) as simulator,
-            _cyclictest(options.folder / "cyclictest.json") as latency,
+            _cyclictest(options.folder / "cyclictest.json", most_s) as latency,
         ):
             say(f"watch it in a browser: {simulator.camera_url.rsplit('/', 1)[0]}/")
             attempts = draw_attempts(simulator.truth, options.attempts, options.seed)
@@ -128,10 +161,10 @@ def run_demo(
                 referee = Referee(
                     attempts, simulator.truth, lambda: process.send_signal(signal.SIGUSR1), on_outcome
                 )
-                _follow(process, referee, EventFile(paths["events.jsonl"]), album, options)
+                _follow(process, referee, EventFile(paths["events.jsonl"]), album, most_s)
             measured = latency.finish() if latency else "cyclictest (package rt-tests) is not installed"
     except SimulatorError as error:
-        raise DemoError(str(error)) from error
+        raise DemoRefused(str(error)) from error
     report = json.loads(paths["report.json"].read_text()) if paths["report.json"].exists() else {}
     outcomes = [referee.outcomes[index] for index in sorted(referee.outcomes)]
     strip = paths["strip.jpg"] if album.write(paths["strip.jpg"]) else None
@@ -156,10 +189,9 @@ def log_tail(folder: Path, lines: int = 12) -> str:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], referee: Referee, events: EventFile, album: Album, options: DemoOptions
+    process: subprocess.Popen[bytes], referee: Referee, events: EventFile, album: Album, most_s: float
 ) -> None:
-    per_attempt_s = options.duration_s + PAUSE_S + SLACK_S
-    deadline = time.monotonic() + START_S + per_attempt_s * len(referee.attempts)
+    deadline = time.monotonic() + most_s
     while process.poll() is None:
         referee.step(events.new())
         album.step(referee.running)
@@ -169,11 +201,15 @@ def _follow(
     referee.step(events.new())
 
 
+def _environment(folder: Path) -> dict[str, str]:
+    """The run has a state folder of its own: the person's note of the last bundle, and the latch of their own
+    arm's stops, are none of its business."""
+    return {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
+
+
 @contextlib.contextmanager
 def _vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process; on leaving it is asked to end, as a person would, and waited for."""
-    # A stop that latched here concerns a simulated arm which is gone afterwards: not the person's state.
-    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -181,7 +217,7 @@ def _vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=environment,
+            env=_environment(folder),
         )
         try:
             yield process
@@ -196,8 +232,8 @@ def _vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess
 
 
 @contextlib.contextmanager
-def _cyclictest(output: Path) -> Iterator[Cyclictest | None]:
-    latency = Cyclictest(output, control_cpu()) if find() else None
+def _cyclictest(output: Path, most_s: float) -> Iterator[Cyclictest | None]:
+    latency = Cyclictest(output, control_cpu(), most_s) if find() else None
     try:
         yield latency
     finally:

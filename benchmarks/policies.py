@@ -13,14 +13,22 @@ from ..drivers.calibration import load_calibration
 from ..drivers.robots.schema import load_robot
 from ..drivers.simulated.world import CALIBRATION
 from ..drivers.units import JointUnits
+from ..export.errors import SourceError
 from ..runtime.backends.registry import load_session
-from ..runtime.backends.types import BackendOptions
+from ..runtime.backends.types import BackendError, BackendOptions
+from ..runtime.bundle.errors import BundleError
 from ..runtime.bundle.reading import load_bundle
 from ..runtime.bundle.schema import ClosedVocabulary
-from ..runtime.policy.action_space import ActionSpace
+from ..runtime.policy.action_space import ActionSpace, ActionSpaceError
 from ..runtime.policy.preprocess import prepare_image
-from ..runtime.policy.program import Program
+from ..runtime.policy.program import Program, ProgramError
 from ..runtime.policy.words import encode_words
+
+ROBOT = "sim_arm"
+
+
+class PolicyError(Exception):
+    """What was given is no policy that can be run here; the message says why."""
 
 
 class Policy(Protocol):
@@ -40,20 +48,22 @@ class TorchPolicy:
     def __init__(self, path: Path) -> None:
         import torch
 
-        from ..export.models.demo.checkpoint import CAMERA, build_model, load_checkpoint
+        from ..export.sources.demo import read_checkpoint
 
         torch.set_num_threads(1)
-        checkpoint = load_checkpoint(path)
-        contract = checkpoint["action_contract"]
-        self.steps, self.dt_s = int(contract["steps"]), float(contract["dt_s"])
-        self._torch, self._camera = torch, CAMERA
-        self._model = build_model(checkpoint)
+        checkpoint = read_checkpoint(path)
+        header, self._model = checkpoint.header, checkpoint.network
+        if header.robot_type != ROBOT:
+            raise PolicyError(f"{path} is for the robot {header.robot_type}, the simulated arm is {ROBOT}")
+        actions = header.action_contract
+        self.steps, self.dt_s = actions.steps, actions.dt_s
+        self._torch, self._camera = torch, header.camera
         self._words = ClosedVocabulary(
-            kind="words", words=checkpoint["vocabulary"], length=checkpoint["token_length"], pad=0
+            kind="words", words=header.vocabulary, length=header.token_length, pad=0
         )
-        self._relative = np.array(contract["relative"], float)
-        self._state = {k: np.array(v) for k, v in checkpoint["state_statistics"].items()}
-        self._action = {k: np.array(v) for k, v in checkpoint["action_statistics"].items()}
+        self._relative = np.array(actions.relative, float)
+        self._state = {k: np.array(v) for k, v in header.state_statistics.model_dump().items()}
+        self._action = {k: np.array(v) for k, v in header.action_statistics.model_dump().items()}
 
     def chunk(self, picture: NDArray[np.uint8], position: Sequence[float], text: str) -> NDArray[np.float64]:
         torch = self._torch
@@ -74,7 +84,7 @@ class BundlePolicy:
     def __init__(self, path: Path, backend: str = "onnxruntime", threads: int = 1) -> None:
         bundle = load_bundle(path)
         spec = bundle.spec
-        robot = load_robot("sim_arm")
+        robot = load_robot(ROBOT)
         space = ActionSpace(spec, JointUnits(robot, load_calibration(CALIBRATION, robot)))
         name = spec.program.graph
         graph = bundle.read(spec.graphs[name].file)
@@ -89,5 +99,8 @@ class BundlePolicy:
 
 
 def load_policy(path: Path) -> Policy:
-    """A folder is a bundle, a file a checkpoint."""
-    return BundlePolicy(path) if path.is_dir() else TorchPolicy(path)
+    """A folder is a bundle, a file a checkpoint. Raises `PolicyError`."""
+    try:
+        return BundlePolicy(path) if path.is_dir() else TorchPolicy(path)
+    except (SourceError, BundleError, BackendError, ActionSpaceError, ProgramError) as error:
+        raise PolicyError(str(error)) from error

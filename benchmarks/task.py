@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from ..runtime.arguments import seed_number, whole_number
 from .intervals import wilson
 
 FIRST_SEED = 1_000_000
 """Far from the seeds of the demonstrations."""
 TASKS = ("touch", "pick")
+EXIT_USAGE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,11 @@ def evaluate_all(
     progress: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """One result per condition, over the same seeds, in `processes` processes; `progress` after each."""
-    import multiprocessing
+    from ..export.workers import worker_pool
 
     measure = partial(evaluate, path, seeds=range(seed, seed + attempts))
     results = []
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(conditions))) as pool:
+    with worker_pool(min(processes, len(conditions))) as pool:
         for result in pool.imap(measure, conditions):
             results.append(result)
             progress(result)
@@ -129,30 +131,30 @@ def table(results: Sequence[Result]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", type=Path, help="a checkpoint (model.pt) or a bundle (NAME.vla)")
-    parser.add_argument("-n", "--attempts", type=int, default=50, help="attempts per row (50)")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first episode")
+    parser.add_argument(
+        "-n", "--attempts", type=whole_number(1, 100_000), default=50, help="attempts per row (50)"
+    )
+    parser.add_argument("--seed", type=seed_number, default=FIRST_SEED, help="seed of the first episode")
     parser.add_argument("--delay", choices=("0", "60", "150", "mixed"), help="only this age of the picture")
     parser.add_argument("--leaks", action="store_true", help="also take information away")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=whole_number(1, 256), default=2)
     parser.add_argument("--json", action="store_true")
 
 
 def main(args: argparse.Namespace) -> int:
     """Prints the table. Exit codes: 0 measured, 2 unusable input."""
-    if not args.policy.exists() or args.attempts < 1 or args.processes < 1:
-        print(f"vla-bench task: needs an existing policy (got {args.policy}) and positive counts",
-              file=sys.stderr)  # fmt: skip
-        return 2
+    if not args.policy.exists():
+        print(f"vla-bench task: {args.policy} does not exist; give a checkpoint or a bundle", file=sys.stderr)
+        return EXIT_USAGE
     conditions = [c for c in STANDARD if args.delay in (None, c.delay)]
     conditions += LEAKS if args.leaks else ()
-    from ..runtime.bundle.errors import BundleError
-    from .policies import load_policy
+    from .policies import PolicyError, load_policy
 
     try:
         load_policy(args.policy)
-    except (ValueError, BundleError) as error:
+    except PolicyError as error:
         print(f"vla-bench task: {error}", file=sys.stderr)
-        return 2
+        return EXIT_USAGE
     results = evaluate_all(args.policy, conditions, args.attempts, args.processes, args.seed, _show)
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=1))

@@ -51,7 +51,9 @@ def start_simulator(
     """A simulator in its own process, ready; ended on leaving. Its stderr goes to `folder`/vla-sim.log.
 
     It ends by itself when this process is gone, however that came about (SIGKILL, say): it watches a pipe
-    of which this process holds the other end. Raises `SimulatorError` with the end of that log if it does not come up.
+    of which this process holds the other end.
+
+    Raises `SimulatorError` with the end of that log if it does not come up.
     """
     command = [sys.executable, "-m", "holdfast.drivers.simulated.cli", "--dir", str(folder)]
     command += ["--port", str(port), "--seed", str(seed), "--camera-fps", str(camera_fps)]

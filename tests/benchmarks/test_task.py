@@ -69,5 +69,5 @@ def test_something_that_is_no_policy_is_a_usage_error(tmp_path, capsys):
     path = tmp_path / "model.pt"
     path.write_bytes(b"not a checkpoint")
     assert task.main(arguments(str(path))) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "not a torch file" in capsys.readouterr().err
     assert task.main(arguments(str(tmp_path / "missing.pt"))) == 2

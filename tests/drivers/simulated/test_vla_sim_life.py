@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,23 +16,12 @@ from holdfast.drivers.simulated.errors import SimulatorError
 from holdfast.drivers.simulated.launch import start_simulator
 from holdfast.drivers.simulated.truth import TruthClient
 from holdfast.drivers.simulated.wire_log import FROM_HOST, FROM_MOTORS, WireLog, read_wire_log
+from tests.processes import PATIENCE_S, children, wait_gone
 
 pytestmark = pytest.mark.sim
 
-PATIENCE_S = 60.0
 PING_1 = bytes.fromhex("ffff010201fb")
 PONG_1 = bytes.fromhex("ffff010200fc")
-
-
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_gone(pid: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_ends_cleanly_and_records_the_wire(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Signals that end a command: what is under way is unwound, so that nothing it has started is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Besides SIGINT, which Python itself turns into `KeyboardInterrupt`."""
+
+
+class EndedBySignal(SystemExit):
+    """One of `ENDING` arrived; its exit code is 128 + the signal's number, as shells say it."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(self.exit_code)
+        self.name = signal.Signals(number).name
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+    """Within it the first of `ENDING` raises `EndedBySignal` in the main thread; later ones are ignored.
+
+    A signal that was ignored before (as nohup does with SIGHUP) stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    # The unwinding itself must not be interrupted.
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)
+    raise EndedBySignal(number)
