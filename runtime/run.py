@@ -6,13 +6,15 @@ import argparse
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from .bundle.last import state_folder
-from .exit_codes import ExitCode, Refused
+from .exit_codes import ExitCode, Refused, UsageError
 from .live import Display
 from .policy.config import Limits, frame_age_limit_ns
+from .refusal import refusal_report
 from .report import build_report, summary_lines, write_report
 from .resolve import Resolved, Wishes, resolve
 from .stages import Plan
@@ -35,7 +37,13 @@ def wishes_of(args: argparse.Namespace) -> Wishes:
 def run(args: argparse.Namespace) -> int:
     """Returns the exit code. Raises `UsageError` and `Refused`, before anything was started."""
     _check_writable(args.report, args.events)
-    resolved = resolve(wishes_of(args))
+    started_ns = time.monotonic_ns()
+    try:
+        resolved = resolve(wishes_of(args))
+    except (Refused, UsageError) as error:
+        code = ExitCode.REFUSED if isinstance(error, Refused) else ExitCode.USAGE
+        _report_refusal(args, code, str(error), started_ns)
+        raise
     setup = make_setup(args, resolved)
     for choice in resolved.choices:
         print(f"{choice.what}: {choice.value} ({choice.why})")
@@ -47,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             log = supervise(setup, display)
     except OSError as error:
         print(f"vla-run: cannot start: {error}", file=sys.stderr)
+        _report_refusal(args, ExitCode.INTERNAL, f"cannot start: {error}", started_ns)
         return ExitCode.INTERNAL
     return _finish(args, resolved, log)
 
@@ -109,29 +118,45 @@ def _control_core(args: argparse.Namespace) -> int | None:
 
 
 def _finish(args: argparse.Namespace, resolved: Resolved, log: RunLog) -> int:
-    options: dict[str, Any] = {
+    report = build_report(log, resolved, _options(args, resolved.control_hz))
+    code = log.exit_code
+    if not _write_report(args, report):
+        code = code or ExitCode.INTERNAL
+    try:
+        _print_summary(report, sys.stderr if code in (ExitCode.REFUSED, ExitCode.INTERNAL) else sys.stdout)
+    except OSError:
+        # The reader or the terminal has gone (`vla-run | head`, a closed window); what the run came to is in
+        # its exit code and report.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _report_refusal(args: argparse.Namespace, code: ExitCode, reason: str, started_ns: int) -> None:
+    _write_report(args, refusal_report(code, reason, _options(args, args.control_hz), started_ns))
+
+
+def _options(args: argparse.Namespace, control_hz: float | None) -> dict[str, Any]:
+    """As they stand in the report."""
+    return {
         "duration_s": args.duration,
         "pause_s": args.pause,
-        "control_hz": resolved.control_hz,
+        "control_hz": control_hz,
         "rt": args.rt,
         "cpu": _control_core(args),
         "threads": args.threads,
         "dry_run": args.dry_run,
     }
-    report = build_report(log, resolved, options)
-    code = log.exit_code
-    if args.report is not None:
-        try:
-            write_report(args.report, report)
-        except OSError as error:
-            print(f"vla-run: the report cannot be written: {error}", file=sys.stderr)
-            code = code or ExitCode.INTERNAL
+
+
+def _write_report(args: argparse.Namespace, report: dict[str, Any]) -> bool:
+    """Where one was asked for. False, and said, when that fails."""
     try:
-        _print_summary(report, sys.stderr if code in (ExitCode.REFUSED, ExitCode.INTERNAL) else sys.stdout)
-    except BrokenPipeError:
-        # The reader has gone (`vla-run | head`); what the run came to is in its exit code and report.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+        if args.report is not None:
+            write_report(args.report, report)
+    except OSError as error:
+        print(f"vla-run: the report cannot be written: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _print_summary(report: dict[str, Any], stream: TextIO) -> None:

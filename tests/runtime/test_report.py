@@ -18,6 +18,7 @@ from holdfast.runtime.exit_codes import ExitCode
 from holdfast.runtime.histogram import Recorder
 from holdfast.runtime.live import Display, plain_line, render
 from holdfast.runtime.messages import Phase, Snapshot
+from holdfast.runtime.refusal import refusal_report
 from holdfast.runtime.report import SCHEMA_VERSION, build_report, summary_lines, write_report
 from holdfast.runtime.resolve import Choice, Resolved
 from holdfast.runtime.stages import Plan, Stage, TaskRecord
@@ -124,6 +125,14 @@ def test_a_run_that_was_refused_still_has_a_report(resolved: Resolved):
     report = build_report(log, resolved, {})
     assert (report["rates"], report["deadlines"], report["stages"]) == ({}, {}, {})
     assert next(summary_lines(report)) == "refused (exit code 3): no camera"
+
+
+def test_a_run_refused_before_its_processes_has_the_same_keys(log: RunLog, resolved: Resolved):
+    report = refusal_report(ExitCode.REFUSED, "no bundle", {"rt": "warn"}, time.monotonic_ns())
+    whole = build_report(log, resolved, {})
+    assert set(report) == set(whole)
+    assert {key: type(value) for key, value in report.items()} == {k: type(v) for k, v in whole.items()}
+    assert next(summary_lines(report)) == "refused (exit code 3): no bundle"
 
 
 def test_the_summary_says_what_happened(log: RunLog, resolved: Resolved):
