@@ -59,21 +59,21 @@ bench: setup ## bus, jitter, footprint and task benchmarks
 	@$(BIN)/vla-bench task export/models/demo/model.pt $(ARGS)
 
 # The run path as JetPack 6 has it: Python 3.10, onnxruntime 1.23.2, no torch.
-PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python) $(shell command -v python3.10 2>/dev/null))
+PYTHON310 ?=
 
 test-py310: setup ## the run path on Python 3.10 with onnxruntime 1.23.2 and without torch
-	@if [ -z "$(PYTHON310)" ]; then echo "SKIPPED: no python3.10 found; give one as PYTHON310=..."; else $(MAKE) --no-print-directory .run-py310; fi
+	@python=$$(.ci/python310 $(PYTHON310)) && { test -z "$$python" || $(MAKE) --no-print-directory .run-py310 PYTHON310="$$python"; }
 
 .PHONY: .run-py310
 .run-py310: .venv310/.ready
 	@mkdir -p runs
-	@$(BIN)/vla-export --fp16 demo --output runs/py310.vla --force
+	@XDG_STATE_HOME=$(CURDIR)/runs/state $(BIN)/vla-export --fp16 demo --output runs/py310.vla --force
 	@.venv310/bin/python -m pytest -m "not export" --bundle=runs/py310.vla $(ARGS)
 
 .venv310/.ready: pyproject.toml constraints.txt
 	@test -x .venv310/bin/python || $(PYTHON310) -m venv .venv310
 	@.venv310/bin/python -m pip install -q --upgrade 'pip>=23.1'
-	@.venv310/bin/python -m pip install -q -c constraints.txt -e '.[sim]' 'onnxruntime==1.23.2' pytest pytest-timeout hypothesis feetech-servo-sdk
+	@.venv310/bin/python -m pip install -q -c constraints.txt -e '.[sim]' 'onnxruntime==1.23.2' onnx pytest pytest-timeout hypothesis feetech-servo-sdk
 	@touch $@
 
 clean: ## remove what was made here (environments, caches, runs)
