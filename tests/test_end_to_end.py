@@ -12,8 +12,11 @@ from holdfast.benchmarks.demo_run import DemoOptions, log_tail, run_demo
 
 from .wire_witness import GOAL, Command, bounds, check_goals, commands, host_bytes
 
-ATTEMPTS = 2
-"""One touch, one pick. One of them must succeed: how often they do is the demo's business, not a test's."""
+ATTEMPTS = 4
+"""Two touches and two picks, of two colours."""
+ENOUGH = 2
+"""Successes. If each attempt succeeds nine times in ten, fewer come about by chance once in 270 runs;
+blind or deaf to the instruction, the policy has none. How often it succeeds is for the demo to say."""
 
 
 @pytest.mark.sim
@@ -29,7 +32,7 @@ def test_the_shipped_policy_does_what_it_is_told_within_every_limit(
     assert result.exit_code == 0, log_tail(tmp_path, 30)
     assert len(result.outcomes) == ATTEMPTS
     assert not [outcome.void for outcome in result.outcomes if outcome.void]
-    assert any(outcome.success for outcome in result.outcomes), result.outcomes
+    assert sum(outcome.success for outcome in result.outcomes) >= ENOUGH, result.outcomes
 
     goals = check_goals(commands(host_bytes(tmp_path / "wire.log")), bounds("sim_arm"))
     assert goals > 6 * 100, "the arm was commanded for more than a second"
