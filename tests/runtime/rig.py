@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import subprocess
 import sys
 import termios
@@ -127,9 +128,22 @@ def _take_terminal() -> None:
 
 def obey_permissions() -> None:
     """In the child: root, too, may then open only what the mode allows (drops CAP_DAC_OVERRIDE)."""
-    prctl_drop_bounding, dac_override, dac_read_search = 24, 1, 2
+    dac_override, dac_read_search = 1, 2
+    _drop(dac_override, dac_read_search)
+
+
+def no_real_time_priority() -> None:
+    """In the child: nobody, root included, may then ask for one (no CAP_SYS_NICE, no rtprio limit)."""
+    sys_nice = 23
+    _drop(sys_nice)
+    resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+
+
+def _drop(*capabilities: int) -> None:
+    """From the bounding set, so that exec does not give them back (capabilities(7))."""
+    prctl_drop_bounding = 24
     libc = ctypes.CDLL(None)
-    for capability in (dac_override, dac_read_search):
+    for capability in capabilities:
         libc.prctl(prctl_drop_bounding, capability, 0, 0, 0)
 
 

@@ -76,6 +76,8 @@ def refused(run: VlaRun, *texts: str, code: int = 3) -> None:
         assert text in run.output
     assert "Traceback" not in run.output
     assert not any(event["code"] == "armed" for event in run.events())
+    assert run.report()["exit_code"] == code
+    assert run.report()["reason"] in run.output
 
 
 def test_a_run_finishes_parks_and_releases(tmp_path: Path, bundle: Path, simulator: Simulator):
@@ -111,7 +113,7 @@ def test_check_shows_everything_that_is_wrong_at_once(tmp_path: Path, bundle: Pa
     wrong = {row["what"]: row["fix"] for row in document["rows"] if not row["ok"]}
     assert set(wrong) == {"camera front", "arm"}
     assert "/dev/video97" in wrong["camera front"]
-    assert "3" in wrong["arm"]
+    assert "motor 3" in wrong["arm"]
 
 
 def test_a_dry_run_never_energises(tmp_path: Path, bundle: Path, simulator: Simulator):
@@ -154,7 +156,7 @@ def test_busy_serial_port(tmp_path: Path, bundle: Path, simulator: Simulator):
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with VlaRun(tmp_path, str(bundle), *arm_options(simulator), "--robot", "sim_arm") as run:
-            refused(run, "use")
+            refused(run, "busy", simulator.port_path)
     finally:
         os.close(fd)
 
@@ -209,7 +211,7 @@ def test_a_self_test_that_differs(tmp_path: Path, simulator: Simulator):
 def test_silent_motor_before_the_start(tmp_path: Path, bundle: Path, simulator: Simulator):
     simulator.truth.fault("servo_silent", id=3)
     with VlaRun(tmp_path, str(bundle), *arm_options(simulator), "--robot", "sim_arm") as run:
-        refused(run, "3")
+        refused(run, "motor 3 did not answer")
 
 
 # Stopped in motion
@@ -309,11 +311,17 @@ def test_a_signal_before_the_start(tmp_path: Path, bundle: Path, simulator: Simu
 def test_a_second_interrupt_stops_in_place(tmp_path: Path, bundle: Path, simulator: Simulator):
     """The first parks; the second does not wait for that."""
     with running(tmp_path, bundle, simulator) as run:
+        run.wait_for(lambda: abs(simulator.truth.verdict().qpos[0]) > 0.4)
         run.process.send_signal(signal.SIGINT)
         run.event("signal")
         run.process.send_signal(signal.SIGINT)
         assert run.finish() == 130, run.output
+    assert run.count("signal") == 2
+    assert run.count("parked") == 0
+    assert run.count("released") == 0
     assert_still(simulator)
+    assert torque(simulator) == [1] * len(MOTOR_IDS)
+    assert abs(simulator.truth.verdict().qpos[0]) > 0.2, "the park pose is at 0"
 
 
 def test_sigusr1_ends_the_task_and_the_next_follows(tmp_path: Path, bundle: Path, simulator: Simulator):
@@ -334,5 +342,9 @@ def test_after_a_stop_the_next_start_needs_a_reset(tmp_path: Path, bundle: Path,
     options = [str(bundle), *arm_options(simulator), "--duration", "0.5"]
     with VlaRun(tmp_path / "second", *options, state=run.state) as second:
         refused(second, "--reset")
+    with VlaRun(tmp_path / "check", *options, "--check", state=run.state) as look:
+        assert look.finish() == 3, look.output
+    with VlaRun(tmp_path / "check-reset", *options, "--check", "--reset", state=run.state) as look:
+        assert look.finish() == 0, look.output
     with VlaRun(tmp_path / "third", *options, "--reset", state=run.state) as third:
         assert third.finish() == 0, third.output

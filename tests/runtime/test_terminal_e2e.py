@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,24 @@ def test_a_person_resets_a_stop_and_goes_on(tmp_path: Path, simulator: Simulator
     assert b"state" in terminal.shown
     assert b"shoulder_pan" in terminal.shown
     assert run.count("released") == 1
+
+
+def test_control_c_parks_releases_and_gives_the_terminal_back(
+    tmp_path: Path, simulator: Simulator, terminal: Terminal
+):
+    """The terminal sends the signal to the whole foreground group, as under a shell."""
+    terminal.start_reading()
+    before = termios.tcgetattr(terminal.theirs)
+    options = [str(write_tiny_bundle(tmp_path / "tiny.vla")), *arm_options(simulator)]
+    with VlaRun(tmp_path / "run", *options, terminal=terminal.theirs) as run:
+        run.event("running")
+        terminal.type("\x03")
+        assert run.finish() == 130, run.output
+    codes = [event["code"] for event in run.events()]
+    assert codes.index("signal") < codes.index("parked") < codes.index("released")
+    assert run.count("signal") == 1
+    assert run.count("stop") == 0
+    assert termios.tcgetattr(terminal.theirs) == before
 
 
 def test_a_terminal_that_takes_nothing_does_not_stop_the_arm(
