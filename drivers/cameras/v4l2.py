@@ -77,19 +77,14 @@ class V4l2Source:
         if image is None:
             return None
         self._failures = 0
-        stamp_ns, source = self._stamp(kernel_ns, arrival_ns)
+        if self._kernel_clock is None:
+            self._kernel_clock = on_our_clock(kernel_ns, arrival_ns)
+        stamp_ns, source = stamp(kernel_ns, arrival_ns, self._kernel_clock, self._spec.latency_ms)
         return Picture(image, stamp_ns, source, arrival_ns)
 
     def close(self) -> None:
         if self._capture is not None:
             self._capture.release()
-
-    def _stamp(self, kernel_ns: int, arrival_ns: int) -> tuple[int, StampSource]:
-        if self._kernel_clock is None:
-            self._kernel_clock = 0 <= arrival_ns - kernel_ns <= KERNEL_STAMP_WINDOW_NS
-        if self._kernel_clock and kernel_ns > 0:
-            return min(kernel_ns, arrival_ns), StampSource.KERNEL
-        return arrival_stamp(arrival_ns, self._spec.latency_ms), StampSource.ARRIVAL
 
     def _failed(self, after_ns: int, halt: threading.Event) -> None:
         if not os.path.exists(self._spec.address):
@@ -101,6 +96,18 @@ class V4l2Source:
         if self._failures >= FAST_FAILURES:
             raise CameraLost(f"camera {self._spec.label} no longer delivers: unplug it and plug it in again")
         halt.wait(0.01)
+
+
+def on_our_clock(kernel_ns: int, arrival_ns: int) -> bool:
+    """Whether the kernel's first stamp can be of CLOCK_MONOTONIC: it lies shortly before the arrival."""
+    return 0 <= arrival_ns - kernel_ns <= KERNEL_STAMP_WINDOW_NS
+
+
+def stamp(kernel_ns: int, arrival_ns: int, kernel_clock: bool, latency_ms: float) -> tuple[int, StampSource]:
+    """A picture's stamp (ns): the kernel's where its clock is ours and it gave one, never in the future."""
+    if kernel_clock and kernel_ns > 0:
+        return min(kernel_ns, arrival_ns), StampSource.KERNEL
+    return arrival_stamp(arrival_ns, latency_ms), StampSource.ARRIVAL
 
 
 def check_device(path: str) -> None:

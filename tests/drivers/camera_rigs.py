@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -105,6 +106,31 @@ class HttpRig:
             headers.append(f"X-Capture-Monotonic-Ns: {time.monotonic_ns() - self.age_ns}")
             headers.append(f"X-Boot-Id: {self.boot_id}")
         return b"--frame\r\n" + "\r\n".join(headers).encode() + b"\r\n\r\n" + body + b"\r\n"
+
+
+class VideoServer:
+    """Serves one video file over HTTP as `video/x-msvideo`, once, from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "video/x-msvideo")
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(path.read_bytes())
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/clip.avi"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class FileRig:

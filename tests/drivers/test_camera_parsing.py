@@ -15,8 +15,9 @@ from holdfast.drivers.cameras.mjpeg import decode_jpeg, header_stamp
 from holdfast.drivers.cameras.multipart import MultipartError, MultipartParser, Part, boundary_of
 from holdfast.drivers.cameras.spec import CameraSpec, parse_camera
 from holdfast.drivers.cameras.threaded import digest
-from holdfast.drivers.cameras.v4l2 import captures, open_message
+from holdfast.drivers.cameras.v4l2 import captures, on_our_clock, open_message, stamp
 from holdfast.drivers.errors import CameraOpenError
+from holdfast.drivers.types import StampSource
 
 
 @pytest.mark.parametrize(
@@ -183,3 +184,39 @@ def test_without_permission_the_group_to_join_is_named() -> None:
 
 def test_a_busy_device_says_how_to_find_the_other_program() -> None:
     assert "fuser" in open_message("/dev/video0", OSError(errno.EBUSY, "busy"), 0)
+
+
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("kernel_ns", "ours"),
+    [
+        (100 * S, True),
+        (98 * S, True),
+        (98 * S - 1, False),
+        (100 * S + 1, False),
+        (0, False),
+        (1_700_000_000 * S, False),
+    ],
+    ids=["now", "2 s ago", "longer ago", "in the future", "none", "wall time"],
+)
+def test_a_kernel_stamp_shortly_before_the_arrival_is_of_our_clock(kernel_ns: int, ours: bool) -> None:
+    assert on_our_clock(kernel_ns, 100 * S) == ours
+
+
+@pytest.mark.parametrize(
+    ("kernel_ns", "kernel_clock", "expected"),
+    [
+        (99 * S, True, (99 * S, StampSource.KERNEL)),
+        (50 * S, True, (50 * S, StampSource.KERNEL)),
+        (101 * S, True, (100 * S, StampSource.KERNEL)),
+        (0, True, (100 * S - 30_000_000, StampSource.ARRIVAL)),
+        (99 * S, False, (100 * S - 30_000_000, StampSource.ARRIVAL)),
+    ],
+    ids=["fresh", "a stalled device's old picture", "ahead", "none", "another clock"],
+)
+def test_the_stamp_of_a_v4l2_picture(
+    kernel_ns: int, kernel_clock: bool, expected: tuple[int, StampSource]
+) -> None:
+    assert stamp(kernel_ns, 100 * S, kernel_clock, 30.0) == expected

@@ -11,7 +11,7 @@ from holdfast.drivers.cameras.open import open_camera
 from holdfast.drivers.errors import CameraOpenError
 from holdfast.drivers.types import Camera, StampSource
 
-from .camera_rigs import FileRig, HttpRig
+from .camera_rigs import FileRig, HttpRig, VideoServer
 from .camera_suite import PATIENCE_S, CameraSuite, next_frame, wait_until_lost
 
 
@@ -90,6 +90,31 @@ def test_a_stream_without_pictures_is_refused_after_the_time_out(http: HttpRig) 
     camera = open_camera(http.url, open_timeout_s=0.5)
     with pytest.raises(CameraOpenError, match="no picture within"):
         camera.start()
+
+
+def test_a_video_over_http_is_read_by_ffmpeg_until_it_ends(tmp_path: Path) -> None:
+    server = VideoServer(Path(FileRig(tmp_path).show("moving", frames=30)))
+    try:
+        camera = started(f"{server.url}?latency_ms=40")
+        frame = next_frame(camera)
+        assert "ended" in wait_until_lost(camera)
+        camera.close()
+    finally:
+        server.close()
+    assert frame.image.shape == (48, 64, 3)
+    assert frame.image[46, 4, 0] > 200, "red on the left: the channels are in RGB order"
+    assert frame.image[46, 60, 2] > 200
+    assert frame.stamp_source is StampSource.ARRIVAL
+    assert frame.arrival_ns - frame.stamp_ns == 40_000_000
+
+
+def test_an_http_video_that_ffmpeg_cannot_read_is_refused(tmp_path: Path) -> None:
+    server = VideoServer(Path(FileRig(tmp_path).wrong_format()))
+    try:
+        with pytest.raises(CameraOpenError, match="no stream there that FFmpeg can read"):
+            started(server.url)
+    finally:
+        server.close()
 
 
 def test_the_end_of_a_video_says_how_to_repeat_it(tmp_path: Path) -> None:
