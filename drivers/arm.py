@@ -62,6 +62,10 @@ class Arm(Protocol):
         are in `JointState.faults`, not raised."""
         ...
 
+    def torque(self) -> tuple[bool, ...]:
+        """Which motors hold torque now, in joint order; read from them."""
+        ...
+
     def prepare(self, *, write_gains: bool = False) -> JointState:
         """Accelerations, torque limits, goal := measured; all read back and compared.
 

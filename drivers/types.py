@@ -54,25 +54,6 @@ class Camera(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class MotorSample:
-    """What one motor reported in one reply, in the motor's own units (ticks)."""
-
-    motor_id: int
-    stamp_ns: int
-    """When its reply had arrived."""
-    position: int
-    velocity: int
-    """ticks/s, signed."""
-    load: float
-    """Fraction of the full drive, signed (-1..1)."""
-    voltage_v: float
-    temperature_c: float
-    current_a: float
-    faults: int
-    """The reply's error byte; 0 means none."""
-
-
-@dataclass(frozen=True, slots=True)
 class JointState:
     """One complete, fresh sample of every joint, in robot joint order.
 

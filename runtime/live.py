@@ -27,6 +27,10 @@ _LIVE_S = 0.2
 _PLAIN_S = 1.0
 _BAR = 24
 _KEYS = {
+    Stage.RETURNING: "space protective stop · q quit",
+    Stage.PAUSING: "space protective stop · q quit",
+    Stage.ENDING: "space protective stop · q quit",
+    Stage.QUITTING: "space protective stop · q or Ctrl-C stop here",
     Stage.RUNNING: "n end this task · space protective stop · q quit",
     Stage.STOPPED: "r reset (does not move the arm) · q quit",
     Stage.HELD: "n repeat the task (the arm moves) · q quit",

@@ -219,21 +219,23 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A stop asked for by the supervisor. Not latched: end of a task. Latched: protective."""
+    """A stop asked for by the supervisor. Not latched: end of a task. Latched: protective.
+
+    Of which category, the robot file says (`exit.stop_category`).
+    """
 
     TYPE: ClassVar[Type] = Type.STOP
 
-    category: int
     latched: bool
     reason: str
 
     def pack(self) -> bytes:
-        return struct.pack("<BB", self.category, self.latched) + _text(self.reason)
+        return struct.pack("<B", self.latched) + _text(self.reason)
 
     @classmethod
     def unpack(cls, body: bytes) -> Stop:
-        category, latched = struct.unpack_from("<BB", body)
-        return cls(category, bool(latched), _read_text(body, 2))
+        (latched,) = struct.unpack_from("<B", body)
+        return cls(bool(latched), _read_text(body, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,7 @@ class Snapshot:
     """Control's counters for the live view, ten times a second and once at the end. Durations in ns."""
 
     TYPE: ClassVar[Type] = Type.SNAPSHOT
-    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIdddQQQQQQQqqqH")
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIdddQQQQQQQQqqqH")
 
     phase: Phase
     task_id: int
@@ -307,8 +309,10 @@ class Snapshot:
     rate_average_hz: float
     rate_worst_second_hz: float
     ticks: int
-    missed: int
-    """Slots missed: woken late, or the previous tick ran over."""
+    missed_late: int
+    """Slots missed because control woke late."""
+    missed_overrun: int
+    """Slots missed because the tick before ran over."""
     starved: int
     """Times that a chunk ran out."""
     clamped: int
@@ -323,13 +327,18 @@ class Snapshot:
     position: tuple[float, ...] = ()
     commanded: tuple[float, ...] = ()
 
+    @property
+    def missed(self) -> int:
+        return self.missed_late + self.missed_overrun
+
     def pack(self) -> bytes:
         n = len(self.position)
         fixed = self._FIXED.pack(
             self.phase, self.task_id, self.chunk_id,
             self.rate_now_hz, self.rate_average_hz, self.rate_worst_second_hz,
-            self.ticks, self.missed, self.starved, self.clamped, self.rejected_chunks, self.bus_errors,
-            self.skipped_chunks, self.frame_age_ns, self.chunk_age_ns, self.joint_age_ns, n,
+            self.ticks, self.missed_late, self.missed_overrun, self.starved, self.clamped,
+            self.rejected_chunks, self.bus_errors, self.skipped_chunks,
+            self.frame_age_ns, self.chunk_age_ns, self.joint_age_ns, n,
         )  # fmt: skip
         return fixed + struct.pack(f"<{2 * n}d", *self.position, *self.commanded)
 

@@ -131,9 +131,11 @@ def summary_lines(report: dict[str, Any]) -> Iterator[str]:
             )
     rates, deadlines = report["rates"], report["deadlines"]
     if deadlines:
+        by = deadlines["missed_by"]
         yield (
             f"control: {deadlines['ticks']} slots, {deadlines['missed']} missed "
-            f"({deadlines['missed_fraction']:.3%}); {rates['average_hz']:.2f} Hz on average, "
+            f"({deadlines['missed_fraction']:.3%}: {by['woke_late']} woke late, {by['tick_overran']} after a "
+            f"tick that ran over); {rates['average_hz']:.2f} Hz on average, "
             f"{rates['worst_second_hz']:.0f} Hz in the worst second"
         )
         yield (
@@ -155,11 +157,13 @@ def _rates(snapshot: Snapshot | None) -> dict[str, float]:
     }
 
 
-def _deadlines(snapshot: Snapshot | None) -> dict[str, float]:
+def _deadlines(snapshot: Snapshot | None) -> dict[str, Any]:
     if snapshot is None:
         return {}
     counters = {name: getattr(snapshot, name) for name in _COUNTERS}
-    return {**counters, "missed_fraction": snapshot.missed / snapshot.ticks if snapshot.ticks else 0.0}
+    fraction = snapshot.missed / snapshot.ticks if snapshot.ticks else 0.0
+    reasons = {"woke_late": snapshot.missed_late, "tick_overran": snapshot.missed_overrun}
+    return {**counters, "missed_fraction": fraction, "missed_by": reasons}
 
 
 def _stage(histogram: Histogram) -> dict[str, float]:

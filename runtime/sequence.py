@@ -29,6 +29,8 @@ from .stages import (
 )
 
 _SECOND = 1_000_000_000
+_ENERGISED = (Stage.RETURNING, Stage.PAUSING, Stage.RUNNING, Stage.ENDING, Stage.QUITTING)
+"""Stages in which the arm may move."""
 
 
 class Sequence:
@@ -107,16 +109,22 @@ class Sequence:
         if number == signal.SIGUSR1:
             return self._finish_task(now_ns, "ended by SIGUSR1") if self.stage == Stage.RUNNING else []
         name = signal.Signals(number).name
-        if self._signal is not None:
-            return [Journal("signal", f"{name} again: stopping here, no further motion"), *self._here(now_ns)]
+        if self._signal is not None or self.stage == Stage.QUITTING:
+            self._signal = self._signal or number
+            return [
+                Journal("signal", f"{name} while ending: stopping here, no further motion"),
+                *self._here(now_ns),
+            ]
         self._signal = number
         self.reason = self.reason or f"ended by {name}"
         return [Journal("signal", name), *self._quit(now_ns)]
 
     def on_key(self, key: str, now_ns: int) -> list[Action]:
         """A key pressed at the terminal: n, r, q or space."""
-        if key == " " and self.stage in (Stage.RETURNING, Stage.PAUSING, Stage.RUNNING, Stage.ENDING):
-            return [Send("control", Stop(2, True, "a person pressed the space bar"))]
+        if key == " " and self.stage in _ENERGISED:
+            return [Send("control", Stop(True, "a person pressed the space bar"))]
+        if key == "q" and self.stage == Stage.QUITTING:
+            return [Journal("signal", "q again: stopping here, no further motion"), *self._here(now_ns)]
         if key == "q":
             self.reason = self.reason or "ended by a person"
             return self._quit(now_ns)
@@ -269,7 +277,7 @@ class Sequence:
     def _finish_task(self, now_ns: int, outcome: str) -> list[Action]:
         actions = self._pause_policy(now_ns, outcome)
         self._enter(Stage.ENDING, now_ns)
-        return [*actions, Send("control", Stop(2, False, f"task finished: {outcome}"))]
+        return [*actions, Send("control", Stop(False, f"task finished: {outcome}"))]
 
     def _pause_policy(self, now_ns: int, outcome: str) -> list[Action]:
         """The policy pauses; the task under way is closed with `outcome`."""
@@ -338,7 +346,7 @@ class Sequence:
             return [Journal("fault", text), *self._quit(now_ns)]
         # Control notices by itself (end of the channel) and stops; the message only makes sure.
         self._policy_lost = True
-        return [Journal("fault", text), Send("control", Stop(2, True, text))]
+        return [Journal("fault", text), Send("control", Stop(True, text))]
 
     # Small things
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 from ..arm import CheckRow, MotorInfo
 from ..calibration import Calibration
-from ..errors import BusError, ConfigError, MotorFault, PortError
+from ..errors import BusError, BusTimeout, ConfigError, CorruptReply, MotorFault, PortError
 from ..robots.schema import Motor, Robot
 from ..transport import open_port
 from ..types import JointState
 from ..units import JointUnits
 from . import codec
-from .bus import FeetechBus, write_eeprom
+from .bus import ATTEMPTS, FeetechBus, write_eeprom
 from .checks import check_motor, check_port
 
 IDENTITY_BYTES = 5
@@ -77,7 +77,7 @@ class FeetechArm:
             self._set(joint.motor.id, "torque_limit", limit)
             self._set(joint.motor.id, "goal_time", 0)
             self._set(joint.motor.id, "goal_speed", 0)
-        rows, stamp_ns = self.bus.sync_read_block()
+        rows, stamp_ns = self._sample()
         for joint, (faults, *_) in zip(self.robot.joints, rows, strict=True):
             if faults:
                 raise MotorFault(
@@ -90,6 +90,12 @@ class FeetechArm:
             self._set(motor_id, "goal_position", tick)
         self._require_still(ticks)
         return self._state(rows, stamp_ns)
+
+    def torque(self) -> tuple[bool, ...]:
+        return tuple(
+            self.bus.read_register(motor_id, "torque_enable", allow_faults=True) != 0
+            for motor_id in self.robot.motor_ids
+        )
 
     def energise(self) -> None:
         for motor_id in self.robot.motor_ids:
@@ -149,14 +155,24 @@ class FeetechArm:
         if self.bus.read_register(motor_id, "torque_enable", allow_faults=True):
             raise MotorFault(f"motor {motor_id} still holds torque after it was switched off", motor_id)
 
+    def _sample(self) -> tuple[list[tuple[int, ...]], int]:
+        """A complete sample during set-up, asked for again where an answer was lost."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self.bus.sync_read_block()
+            except (BusTimeout, CorruptReply):
+                continue
+        return self.bus.sync_read_block()
+
     def _require_still(self, goals: Sequence[int]) -> None:
         """The goals must still be where the arm is; a limp arm may be sinking or in someone's hand."""
-        for goal, sample in zip(goals, self.bus.sync_read_feedback(), strict=True):
-            if abs(sample.position - goal) > STILL_TICKS:
+        rows, _ = self._sample()
+        for motor_id, goal, (_, position, *_) in zip(self.robot.motor_ids, goals, rows, strict=True):
+            if abs(position - goal) > STILL_TICKS:
                 raise MotorFault(
-                    f"motor {sample.motor_id} moved from tick {goal} to {sample.position} while the arm was "
-                    "prepared: let it come to rest, then start again",
-                    sample.motor_id,
+                    f"motor {motor_id} moved from tick {goal} to {position} while the arm was prepared: let "
+                    "it come to rest, then start again",
+                    motor_id,
                 )
 
     def _state(self, rows: Sequence[tuple[int, ...]], stamp_ns: int) -> JointState:

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from ..errors import BusTimeout, CorruptReply, MotorFault
 from ..transport import PartialReply, Port
-from ..types import MotorSample
 from . import codec
 from .codec import REGISTERS
 
@@ -66,39 +65,19 @@ class FeetechBus:
         if not allow_faults:
             self._refuse_faults(status, f"writing {name} = {value}")
 
-    def sync_read_feedback(self) -> list[MotorSample]:
-        """Position to current of every motor, in the order of `motor_ids`, complete and fresh or an error.
-
-        Raises `BusTimeout` (with `missing`), `CorruptReply`, `Disconnected`. A sample's stamp is the earliest
-        time at which its answer can have been complete on the wire: never younger than the truth.
-        """
-        rows, first_ns = self.sync_read_block()
-        frame_ns = (codec.OVERHEAD + codec.FEEDBACK_LENGTH) * self.port.byte_ns
-        return [
-            MotorSample(
-                motor_id,
-                first_ns + (index - self._turn) % len(rows) * frame_ns,
-                position,
-                velocity,
-                load * codec.LOAD_PER_UNIT,
-                voltage * codec.VOLT_PER_UNIT,
-                float(temperature),
-                current * codec.AMPERE_PER_UNIT,
-                faults,
-            )
-            for index, (motor_id, row) in enumerate(zip(self.motor_ids, rows, strict=True))
-            for faults, position, velocity, load, voltage, temperature, current in (row,)
-        ]
-
     def sync_read_block(self) -> tuple[list[tuple[int, ...]], int]:
-        """The rows of `codec.unpack_feedback` in the order of `motor_ids`, and the stamp of the oldest one;
-        errors as `sync_read_feedback`. What control calls at every tick, so without an object per motor."""
+        """Position to current of every motor, complete and fresh or an error: the rows of
+        `codec.unpack_feedback` in the order of `motor_ids`, and the stamp of the oldest answer.
+
+        Raises `BusTimeout` (with `missing`), `CorruptReply`, `Disconnected`. The stamp is the earliest time
+        at which the answer can have been complete on the wire: never younger than the truth.
+        """
         data, sent_ns = self._sync_read(self._feedback, codec.FEEDBACK_LENGTH)
         rows = self._in_order(codec.unpack_feedback(data))
         return rows, sent_ns + (codec.OVERHEAD + codec.FEEDBACK_LENGTH) * self.port.byte_ns
 
     def sync_read_positions(self) -> list[tuple[int, int]]:
-        """(ticks, fault bits) of every motor, in the order of `motor_ids`; errors as `sync_read_feedback`."""
+        """(ticks, fault bits) of every motor, in the order of `motor_ids`; errors as `sync_read_block`."""
         data, _ = self._sync_read(self._positions, 2)
         return self._in_order(codec.unpack_positions(data))
 

@@ -112,15 +112,6 @@ FEEDBACK_ADDRESS, FEEDBACK_LENGTH = 56, 15
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A decoded request, for whoever has to judge outgoing frames."""
-
-    motor_id: int
-    instruction: int
-    parameters: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     """A decoded answer."""
 
@@ -144,20 +135,13 @@ def encode_request(motor_id: int, instruction: int, parameters: bytes = b"") -> 
     return HEADER + body + bytes((checksum(body),))
 
 
-def decode_request(frame: bytes) -> Request:
-    """The request in exactly one frame. Raises `CorruptReply` for anything else."""
-    motor_id, instruction, parameters = _split(frame, "request")
-    return Request(motor_id, instruction, parameters)
-
-
-def encode_status(motor_id: int, faults: int, parameters: bytes = b"") -> bytes:
-    """One answer (for simulated motors and tests)."""
-    return encode_request(motor_id, faults, parameters)
-
-
 def decode_status(frame: bytes) -> Status:
     """The answer in exactly one frame. Raises `CorruptReply` for anything else."""
-    return Status(*_split(frame, "answer"))
+    if len(frame) < OVERHEAD or frame[:2] != HEADER or frame[3] + 4 != len(frame):
+        raise CorruptReply(f"not one whole answer: {frame.hex(' ')}")
+    if checksum(frame[2:-1]) != frame[-1]:
+        raise CorruptReply(f"an answer with a wrong checksum: {frame.hex(' ')}")
+    return Status(frame[2], frame[4], frame[5:-1])
 
 
 def ping(motor_id: int) -> bytes:
@@ -199,18 +183,6 @@ def encode_goals(motor_ids: Sequence[int], ticks: Sequence[int]) -> bytes:
         body += bytes((motor_id, tick & 0xFF, tick >> 8))
     body.append(~sum(body) & 0xFF)
     return HEADER + bytes(body)
-
-
-def decode_sync_write(request: Request) -> tuple[int, int, list[tuple[int, bytes]]]:
-    """(address, length, [(motor id, data)]) of a sync write. Raises `CorruptReply` if it does not add up."""
-    data = request.parameters
-    if request.instruction != Instruction.SYNC_WRITE or len(data) < 2:
-        raise CorruptReply(f"not a sync write: instruction {request.instruction}, {len(data)} parameters")
-    address, length, rows = data[0], data[1], data[2:]
-    if length == 0 or len(rows) % (length + 1):
-        raise CorruptReply(f"a sync write of {length} bytes a motor cannot have {len(rows)} bytes of rows")
-    starts = range(0, len(rows), length + 1)
-    return address, length, [(rows[at], rows[at + 1 : at + 1 + length]) for at in starts]
 
 
 def encode_value(register: Register, value: int) -> bytes:
@@ -301,11 +273,3 @@ def unpack_feedback(data: bytes) -> list[tuple[int, ...]]:
         )
         for faults, position, velocity, load, voltage, temperature, current in _FEEDBACK.iter_unpack(data)
     ]
-
-
-def _split(frame: bytes, what: str) -> tuple[int, int, bytes]:
-    if len(frame) < OVERHEAD or frame[:2] != HEADER or frame[3] + 4 != len(frame):
-        raise CorruptReply(f"not one whole {what}: {frame.hex(' ')}")
-    if checksum(frame[2:-1]) != frame[-1]:
-        raise CorruptReply(f"{what} with a wrong checksum: {frame.hex(' ')}")
-    return frame[2], frame[4], frame[5:-1]

@@ -50,8 +50,9 @@ def check_chunk(chunk: Chunk, config: CoreConfig, now_ns: int, age_limit_ns: int
         for name, value in zip(config.joint_names, row, strict=True):
             if not math.isfinite(value):
                 return Violation("chunk_bad", f"chunk {chunk.chunk_id}, step {step}, joint {name}: {value}")
-    if chunk.observation_ns > now_ns:
-        return Violation("chunk_bad", f"chunk {chunk.chunk_id} has an observation from the future")
+    stamps = (0, chunk.observation_ns, chunk.frame_arrival_ns, chunk.inference_end_ns, now_ns)
+    if list(stamps) != sorted(stamps) or not 0 <= chunk.session_run_ns <= now_ns:
+        return Violation("chunk_bad", f"chunk {chunk.chunk_id} has stamps that cannot be: {stamps}")
     age = now_ns - chunk.observation_ns
     if age > age_limit_ns:
         return Violation(

@@ -11,12 +11,20 @@ from .deadlines import LATE_NS
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """One wake-up. `run` and `missed` count slots since the wake-up before."""
+    """One wake-up, and the slots since the one before."""
 
     slot_ns: int
     wake_ns: int
     run: int
-    missed: int
+    """1 if this slot is on time."""
+    missed_late: int
+    """Slots missed because the sleep ended too late."""
+    missed_overrun: int
+    """Slots missed because the tick before ended after them."""
+
+    @property
+    def missed(self) -> int:
+        return self.missed_late + self.missed_overrun
 
     @property
     def late_ns(self) -> int:
@@ -48,6 +56,7 @@ class Grid:
 
     def wait(self) -> Wake:
         skipped = 0
+        overran = self._clock() > self._next_ns
         while True:
             now = self._clock()
             if now < self._next_ns:
@@ -63,4 +72,6 @@ class Grid:
             slot = self._next_ns
             self._next_ns += self._period_ns
             on_time = late <= LATE_NS
-            return Wake(slot, now, run=int(on_time), missed=skipped + int(not on_time))
+            missed = skipped + int(not on_time)
+            by_late, by_overrun = (0, missed) if overran else (missed, 0)
+            return Wake(slot, now, int(on_time), by_late, by_overrun)

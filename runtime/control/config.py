@@ -58,6 +58,7 @@ def core_config(
     """
     reachable = [units.reachable(i) for i in range(len(robot.joints))]
     joints = robot.joints
+    dt_ns = round(1e9 / (control_hz or robot.control.hz))
     margin = robot.control.position_margin
     return CoreConfig(
         joint_names=robot.joint_names,
@@ -74,10 +75,11 @@ def core_config(
         following_error=tuple(joint.limits.following_error for joint in joints),
         start_pose=tuple(joint.start for joint in joints),
         park_pose=tuple(joint.park for joint in joints),
-        dt_ns=round(1e9 / (control_hz or robot.control.hz)),
+        dt_ns=dt_ns,
         chunk_steps=chunk_steps,
         chunk_dt_ns=chunk_dt_ns,
-        joint_state_max_age_ns=round(robot.control.joint_state_max_age_ms * 1e6),
+        # At a low rate a single lost answer must not be a stop.
+        joint_state_max_age_ns=max(3 * dt_ns, round(robot.control.joint_state_max_age_ms * 1e6)),
         max_missed_in_a_row=robot.control.max_missed_in_a_row,
         max_missed_fraction=robot.control.max_missed_fraction,
         voltage_v=robot.health.voltage_v,

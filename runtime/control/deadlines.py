@@ -15,6 +15,12 @@ WINDOW_NS = 10_000_000_000
 """Window of the share of missed slots."""
 SUPERVISOR_SILENCE_NS = 1_000_000_000
 """Longest time without a message of the supervisor, which sends a heartbeat every 100 ms."""
+SETTLED_NS = 100_000_000
+"""How long the arm must stand at a pose before it counts as reached."""
+ARRIVAL_NS = 3_000_000_000
+"""How long the arm may take to arrive after a pose is fully commanded."""
+PRESSING = frozenset({"stalled", "load", "following_error"})
+"""Stops after which the arm presses against something: the command is eased back to the arm."""
 START_TOLERANCE = 0.05
 """How far outside the position limits a joint may rest when torque is switched on (rad)."""
 START_PERCENT = 5.0
@@ -31,11 +37,8 @@ class Reaction:
 
 REACTIONS: dict[str, Reaction] = {
     "starved": Reaction("hold", "the chunk ran out before a new one came"),
-    "chunk_other_task": Reaction("count", "a chunk of an earlier task arrived late and was dropped"),
-    "chunk_superseded": Reaction("count", "a newer chunk arrived before a tick could use this one"),
+    "clamped": Reaction("count", "a target lay outside the limits or too far ahead of the arm"),
     "bus_error": Reaction("count", "one bus cycle failed; the age of the joint state decides"),
-    "target_clamped": Reaction("count", "a target lay outside the limits or too far ahead of the arm"),
-    "slot_missed": Reaction("count", "a control tick woke late or ran over"),
     "chunk_bad": Reaction(
         "stop", "a chunk with the wrong shape, order, stamps or values that are not finite"
     ),
@@ -61,6 +64,7 @@ REACTIONS: dict[str, Reaction] = {
     "temperature": Reaction("stop", "a motor is too hot"),
     "load": Reaction("stop", "a joint is loaded beyond its limit for too long"),
     "stalled": Reaction("stop", "a joint stands still although its target leads it by all that is allowed"),
+    "not_reached": Reaction("stop", "the arm does not arrive at a pose that is fully commanded"),
     "missed_in_a_row": Reaction("stop", "too many control slots in a row were missed"),
     "missed_fraction": Reaction("stop", "too large a share of the control slots was missed"),
     "frame_age": Reaction("stop", "the newest camera frame is too old"),
@@ -81,22 +85,31 @@ def stops(code: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SlotAccount:
-    """Missed slots: in a row, and in a window of `WINDOW_NS` of which the older part is forgotten whole.
+    """Missed slots: by reason, in a row, and in a window of which the older part is forgotten whole.
 
-    The window is two half windows: the share is taken over both, so it covers 5 to 10 s.
+    The window is two half windows of `WINDOW_NS / 2`: the share is taken over both, so it covers 5 to 10 s.
     """
 
     total: int = 0
-    missed: int = 0
+    late: int = 0
+    """Missed because control woke too late."""
+    overrun: int = 0
+    """Missed because the tick before ended after the slot."""
     in_a_row: int = 0
+    row_ended: bool = False
     half_start_ns: int = 0
     half_total: int = 0
     half_missed: int = 0
     previous_total: int = 0
     previous_missed: int = 0
 
-    def add(self, now_ns: int, run: int, missed: int) -> SlotAccount:
-        """`run` slots were used in time since the last call, `missed` were not."""
+    @property
+    def missed(self) -> int:
+        return self.late + self.overrun
+
+    def add(self, now_ns: int, run: int, late: int, overrun: int) -> SlotAccount:
+        """`late` and `overrun` slots were missed since the last call, then `run` (0 or 1) was on time."""
+        missed = late + overrun
         start, total, lost = self.half_start_ns or now_ns, self.half_total, self.half_missed
         previous_total, previous_missed = self.previous_total, self.previous_missed
         if now_ns - start >= WINDOW_NS // 2:
@@ -104,8 +117,10 @@ class SlotAccount:
             start, total, lost = now_ns, 0, 0
         return SlotAccount(
             total=self.total + run + missed,
-            missed=self.missed + missed,
-            in_a_row=self.in_a_row + missed if missed else 0,
+            late=self.late + late,
+            overrun=self.overrun + overrun,
+            in_a_row=(0 if self.row_ended else self.in_a_row) + missed,
+            row_ended=run > 0,
             half_start_ns=start,
             half_total=total + run + missed,
             half_missed=lost + missed,

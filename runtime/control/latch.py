@@ -1,4 +1,8 @@
-"""The latch file: a protective stop that nobody has reset keeps the next start from moving the arm."""
+"""The latch file: a protective stop that nobody has reset keeps the next start from moving the arm.
+
+It is written before torque is given, and removed when a run ends well: whatever ends control without a word
+(kill -9, a power cut) leaves it behind.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+UNFINISHED = ("unfinished", "control ended without saying why")
+BY_ID = Path("/dev/serial/by-id")
+
 
 @dataclass(frozen=True, slots=True)
 class LatchFile:
-    """One file per arm (by its URL) in the state folder."""
+    """One file per arm in the state folder."""
 
     path: Path
 
     @classmethod
-    def of(cls, state_dir: Path, arm_url: str) -> LatchFile:
-        name = hashlib.sha256(arm_url.encode()).hexdigest()[:16]
+    def of(cls, state_dir: Path, arm_url: str, by_id: Path = BY_ID) -> LatchFile:
+        name = hashlib.sha256(identity(arm_url, by_id).encode()).hexdigest()[:16]
         return cls(state_dir / f"stopped-{name}.json")
 
     def reason(self) -> str | None:
@@ -31,14 +38,43 @@ class LatchFile:
         return f"{content.get('code')}: {content.get('text')}" if isinstance(content, dict) else "unknown"
 
     def set(self, code: str, text: str, arm_url: str) -> None:
-        """Written and synced before it counts, so that a crash cannot lose it."""
+        """Written and synced, the folder too, so that a crash cannot lose it. Raises `OSError`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._write(code, text, arm_url, sync=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def note(self, code: str, text: str, arm_url: str) -> None:
+        """Another reason in a file that is there already; not synced. Raises `OSError`."""
+        self._write(code, text, arm_url, sync=False)
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, code: str, text: str, arm_url: str, *, sync: bool) -> None:
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("w") as file:
             json.dump({"code": code, "text": text, "arm": arm_url}, file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(self.path)
 
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
+
+def identity(arm_url: str, by_id: Path = BY_ID) -> str:
+    """A name of the arm that does not depend on how its port is spelled or numbered.
+
+    A USB adapter is known by its entry in /dev/serial/by-id; any other port by its absolute path.
+    """
+    if not arm_url.startswith("serial:"):
+        return arm_url
+    path = arm_url.removeprefix("serial:").split("?")[0]
+    real = os.path.realpath(path)
+    links = sorted(by_id.iterdir()) if by_id.is_dir() else []
+    for link in links:
+        if os.path.realpath(link) == real:
+            return f"by-id:{link.name}"
+    return os.path.abspath(path)

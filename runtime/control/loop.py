@@ -1,65 +1,33 @@
-"""The tick: bus, inbox, core, gate and port, messages out. Everything that judges is in the pure core."""
+"""The tick: bus, inbox, core, gate and port, telemetry. Everything that judges is in the pure core."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
 
 from ...drivers.arm import Arm
-from ...drivers.errors import BusError, Disconnected, DriverError
+from ...drivers.errors import BusError, Disconnected
 from ...drivers.types import JointState
-from ..channel import Channel, ChannelClosed
-from ..envelope import Envelope
-from ..messages import (
-    Arm as ArmMessage,
-)
-from ..messages import (
-    Chunk,
-    Event,
-    Fault,
-    Heartbeat,
-    Message,
-    MessageError,
-    Quit,
-    Reset,
-    Snapshot,
-    State,
-    Stop,
-)
+from ..channel import Channel
+from .arming import Options, Refused, Torque
 from .clock import Grid, Wake
 from .core import ControlCore
-from .gate import FeetechGate, GateDenied, GatePhase, GateTable
-from .latch import LatchFile
-from .measure import Rates, Recorders
+from .deadlines import stops
+from .gate import FeetechGate, GateDenied
+from .inbox import Inboxes
+from .latch import UNFINISHED, LatchFile
 from .state import Condition, CoreState, Finish, Inbox, Note
+from .telemetry import Telemetry
 
+ARMING_READS = 20
 MAX_FAILED_WRITES = 3
 """So many setpoints in a row that could not be sent are a stop; the motors hold the last one meanwhile."""
-_SNAPSHOT_NS = 100_000_000
-_HISTOGRAM_NS = 1_000_000_000
-_REPEAT_NS = 200_000_000
-ARMING_READS = 5
-_FREQUENT = frozenset({"clamped", "bus_error", "starved", "resumed", "gate_denied"})
-"""Events that may come at every tick: reported at most five times a second, counted always."""
-
-
-class Refused(Exception):
-    """The arm may not be energised; nothing has moved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How this run is to be done, besides the core's configuration."""
-
-    arm_url: str
-    dry_run: bool
-    write_gains: bool
-    start_tolerance: tuple[float, ...]
-    """How far outside its limits each joint may rest when torque is switched on."""
-    table: Callable[[Sequence[float]], GateTable]
-    """The gate's table for the measured resting position."""
+MAX_ERRORS = 3
+"""So many ticks in a row that fail by an error of our own end the process; the motors hold."""
 
 
 class ControlLoop:
@@ -79,28 +47,22 @@ class ControlLoop:
         self.core = core
         self.arm = arm
         self.gate = gate
-        self.supervisor = supervisor
-        self.policy = policy
         self.latch = latch
         self.options = options
         self.state = CoreState()
-        self.refused = ""
+        self.telemetry = Telemetry(supervisor, policy, clock)
+        self.torque = Torque(arm, gate, latch, options, core.config)
+        self.crashed = False
+        """Whether an error of our own ended the run."""
+        self.release_failed = False
+        """Whether motors may hold torque although they should not."""
+        self._inboxes = Inboxes(supervisor, policy, self.telemetry.closed)
         self._clock = clock
         self._grid = Grid(core.config.dt_ns, clock)
-        self._rates = Rates()
-        self._stages = Recorders()
-        self._torque = False
         self._measured: JointState | None = None
-        self._bus_errors = 0
-        self._failed_writes = 0
         self._pending: list[Condition] = []
-        self._closed: set[str] = set()
-        self._reported_ns: dict[str, int] = {}
-        self._next_snapshot_ns = 0
-        self._next_histogram_ns = 0
-        self._chunk: Chunk | None = None
-        self._chunk_sent_ns = 0
-        self._frame_age_ns = 0
+        self._failed_writes = 0
+        self._errors = 0
         self._terminated = False
 
     def terminate(self) -> None:
@@ -111,43 +73,55 @@ class ControlLoop:
         """Ticks until the run is over; says how the arm was left. Raises `Refused` before any torque."""
         self._grid.restart()
         while True:
-            finish = self._tick(self._grid.wait())
+            wake = self._grid.wait()
+            try:
+                finish = self._tick(wake)
+                self._errors = 0
+            except Refused:
+                raise
+            except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, the arm must stop
+                finish = self._survive(error)
             if finish is not None:
                 return self._leave(finish)
 
     def _tick(self, wake: Wake) -> Finish | None:
-        self._stages.add("wake_late", wake.late_ns)
+        telemetry = self.telemetry
+        telemetry.stages.add("wake_late", wake.late_ns)
+        telemetry.rates.tick(wake.wake_ns)
         joint = self._read()
-        inbox = self._collect(wake)
-        if inbox.arm is not None and self.state.motion is None:
-            for _ in range(ARMING_READS):
-                # One lost answer must not end a run before it began; the arm has no torque yet.
-                joint = joint or self._read()
+        pending, self._pending = self._pending, []
+        terminated, self._terminated = self._terminated, False
+        inbox = self._inboxes.collect(wake, pending, terminated)
+        if self._may_arm(inbox):
             self._energise(joint)
             # The slots that passed meanwhile, and before, are no misses of this run.
-            inbox = replace(inbox, slots_run=0, slots_missed=0)
+            inbox = replace(inbox, slots_run=0, slots_late=0, slots_overrun=0)
             joint = self._read()
         before = self._clock()
-        self._rates.tick(wake.wake_ns)
-        was_latched = self.state.latched
         self.state, output = self.core.step(self.state, before, self._core_joint(joint), inbox)
-        self._stages.add("step", self._clock() - before)
-        if output.setpoint is not None and self._torque:
+        telemetry.stages.add("step", self._clock() - before)
+        if output.setpoint is not None and self.torque.on:
             self._write(output.setpoint)
         now = self._clock()
-        if output.new_chunk_id and self._chunk is not None:
-            self._measure_chunk(self._chunk, wake, now)
+        if output.new_chunk_id and inbox.chunk is not None:
+            telemetry.chunk_used(inbox.chunk, self._inboxes.chunk_sent_ns, wake, now)
         if output.release:
             self._release()
         for note in output.notes:
-            self.report(note)
-        if self.state.latched and not was_latched and not self.options.dry_run and self.state.stop:
-            self.latch.set(self.state.stop.code, self.state.stop.text, self.options.arm_url)
-        elif was_latched and not self.state.latched:
-            self.latch.clear()
-        self._send_state(now)
-        self._stages.add("tick", self._clock() - wake.wake_ns)
+            telemetry.report(note)
+            self._remember(note)
+        telemetry.tick_done(self.state, self._measured, now)
+        telemetry.stages.add("tick", self._clock() - wake.wake_ns)
         return output.finish
+
+    def _may_arm(self, inbox: Inbox) -> bool:
+        """Torque is given to nobody who asks for an end, or while something is wrong, in the same breath."""
+        return (
+            inbox.arm is not None
+            and self.state.motion is None
+            and inbox.quit is None
+            and not any(stops(condition.code) for condition in inbox.conditions)
+        )
 
     def _read(self) -> JointState | None:
         start = self._clock()
@@ -157,14 +131,17 @@ class ControlLoop:
             self._pending.append(Condition("bus_lost", str(error)))
             return None
         except BusError as error:
-            self._bus_errors += 1
-            self.report(Note("bus_error", str(error)))
+            self._bus_error(error)
             return None
         end = self._clock()
-        self._stages.add("bus_read", end - start)
-        self._stages.add("joint_age", end - joint.stamp_ns)
+        self.telemetry.stages.add("bus_read", end - start)
+        self.telemetry.stages.add("joint_age", end - joint.stamp_ns)
         self._measured = joint
         return joint
+
+    def _bus_error(self, error: Exception) -> None:
+        self.telemetry.bus_errors += 1
+        self.telemetry.report(Note("bus_error", str(error)))
 
     def _core_joint(self, joint: JointState | None) -> JointState | None:
         """In a dry run the arm does not follow, so the core sees the commanded position as reached."""
@@ -184,207 +161,70 @@ class ControlLoop:
             self._pending.append(Condition("bus_lost", str(error)))
         except (BusError, ValueError) as error:
             self._failed_writes += 1
-            self._bus_errors += 1
-            self.report(Note("bus_error", str(error)))
+            self._bus_error(error)
             if self._failed_writes >= MAX_FAILED_WRITES:
                 self._pending.append(Condition("bus_write_failed", str(error)))
-        self._stages.add("bus_write", self._clock() - start)
-
-    def _receive(self, name: str, channel: Channel) -> tuple[list[Envelope], list[Condition]]:
-        if name in self._closed:
-            return [], []
-        try:
-            return channel.receive_all(), []
-        except ChannelClosed:
-            self._closed.add(name)
-            return [], [Condition(f"{name}_lost", f"the {name} process has ended")]
-        except MessageError as error:
-            return [], [Condition("protocol", f"from the {name}: {error}")]
-
-    def _collect(self, wake: Wake) -> Inbox:
-        """Drains both channels; of several chunks the newest counts."""
-        from_policy, conditions = self._receive("policy", self.policy)
-        from_supervisor, more = self._receive("supervisor", self.supervisor)
-        conditions = [*self._pending, *conditions, *more]
-        self._pending = []
-        chunk: Chunk | None = None
-        superseded = 0
-        for envelope in from_policy:
-            match envelope.message:
-                case Chunk() as message:
-                    superseded += chunk is not None
-                    chunk, self._chunk_sent_ns = message, envelope.stamp_ns
-                case Fault(code=code, text=text):
-                    conditions.append(Condition(code, text))
-                case Heartbeat():
-                    pass
-                case other:
-                    conditions.append(Condition("protocol", f"a {other.TYPE.name} from the policy"))
-        self._chunk = chunk
-        if chunk is not None:
-            self._frame_age_ns = chunk.inference_start_ns - chunk.observation_ns
-        arm, stop, reset, quit_ = None, None, False, None
-        for envelope in from_supervisor:
-            match envelope.message:
-                case ArmMessage() as message:
-                    arm = message
-                case Stop(latched=True, reason=reason):
-                    conditions.append(Condition("requested", reason))
-                case Stop(reason=reason):
-                    stop = Condition("requested", reason)
-                case Reset():
-                    reset = True
-                case Quit(park=park):
-                    quit_ = "park" if park and quit_ != "here" else "here"
-                case Heartbeat():
-                    pass
-                case other:
-                    conditions.append(Condition("protocol", f"a {other.TYPE.name} from the supervisor"))
-        if self._terminated:
-            self._terminated = False
-            conditions.append(Condition("requested", "control received a signal to end"))
-            quit_ = "here"
-        return Inbox(
-            chunk=chunk,
-            superseded=superseded,
-            arm=arm,
-            stop=stop,
-            reset=reset,
-            quit=quit_,
-            heard_policy=bool(from_policy),
-            heard_supervisor=bool(from_supervisor),
-            conditions=tuple(conditions),
-            slots_run=wake.run,
-            slots_missed=wake.missed,
-        )
+        self.telemetry.stages.add("bus_write", self._clock() - start)
 
     def _energise(self, joint: JointState | None) -> None:
-        """Goal := measured, read back, then torque; refuses where the arm rests outside its limits."""
+        for _ in range(ARMING_READS):
+            # One lost answer must not end a run before it began; the arm has no torque of ours yet.
+            joint = joint or self._read()
         if joint is None:
             raise Refused("no complete joint state at the moment of arming; try again")
-        config = self.core.config
-        for i, name in enumerate(config.joint_names):
-            slack = self.options.start_tolerance[i]
-            if not config.low[i] - slack <= joint.position[i] <= config.high[i] + slack:
-                raise Refused(
-                    f"{name} rests at {joint.position[i]:.3f}, outside its limits {config.low[i]:.3f} .. "
-                    f"{config.high[i]:.3f}; move it inside by hand (torque is off) and start again"
-                )
-        if not self.options.dry_run:
-            try:
-                self.gate.load(self.options.table(joint.position))
-                self.gate.phase = GatePhase.ARM
-                joint = self.arm.prepare(write_gains=self.options.write_gains)
-                self._torque = True
-                self.arm.energise()
-            except (DriverError, GateDenied, ValueError) as error:
-                after = "torque is off again" if self._torque else "no torque was given"
-                self._release()
-                raise Refused(f"arming failed, {after}: {error}") from error
-            self.gate.phase = GatePhase.RUN
+        joint = self.torque.switch_on(joint)
         self.state = self.core.energised(self.state, joint, self._clock())
-        self.report(Note("armed", "dry run: no torque" if self.options.dry_run else "torque is on"))
+        text = "dry run: no torque is given" if self.options.dry_run else "torque is on"
+        self.telemetry.report(Note("armed", text))
         self._grid.restart()
-        self._rates.restart(self._clock())
+        self.telemetry.rates.restart(self._clock())
+
+    def _remember(self, note: Note) -> None:
+        """Keeps the stop's reason in the latch file, once the arm is at rest: storage may be slow. That the
+        run has not ended well stands there since arming."""
+        stop = self.state.stop
+        if not self.options.dry_run and note.code in ("stopped", "reset"):
+            self._keep(*((stop.code, stop.text) if stop else UNFINISHED))
+
+    def _keep(self, code: str, text: str) -> None:
+        try:
+            self.latch.note(code, text, self.options.arm_url)
+        except OSError as error:
+            self.telemetry.report(Note("latch_failed", f"the reason could not be kept: {error}"))
+
+    def _survive(self, error: Exception) -> Finish | None:
+        """An error of our own: the arm brakes; if it goes on, the motors hold and the process ends."""
+        traceback.print_exception(error, file=sys.stderr)
+        self._errors += 1
+        if not self.torque.on and not self.options.dry_run:
+            raise error
+        self._pending.append(Condition("internal", f"{type(error).__name__}: {error}"))
+        if self._errors < MAX_ERRORS:
+            return None
+        self.crashed = True
+        return "hold"
 
     def _release(self) -> None:
-        if not self._torque:
-            return
-        self.gate.phase = GatePhase.STOP
-        self._torque = False
-        try:
-            self.arm.release()
-        except (BusError, GateDenied) as error:
-            self.report(Note("release_failed", f"some motors may still hold torque: {error}"))
+        problem = self.torque.switch_off()
+        if problem is not None:
+            self.release_failed = True
+            self._keep("release_failed", problem)
+            self.telemetry.report(Note("release_failed", f"some motors may still hold torque: {problem}"))
 
     def _leave(self, finish: Finish) -> Finish:
-        if self.state.motion is not None:
+        report = self.telemetry.report
+        if self.state.motion is not None and self.options.dry_run:
+            report(Note("released", "dry run: torque was not touched"))
+        elif self.state.motion is not None:
             if finish == "release":
                 self._release()
-                self.report(Note("released", "torque is off"))
+            if self.torque.on or self.release_failed:
+                report(Note("held", "motors hold their last goal with torque on"))
             else:
-                self.report(Note("held", "the motors hold their last goal with torque on"))
-        self._send_snapshot(self._clock())
-        self._send_histograms()
+                report(Note("released", "torque is off"))
+            if not (self.state.latched or self.crashed or self.release_failed):
+                with contextlib.suppress(OSError):
+                    # If it stays, the next start asks for --reset: the safe side.
+                    self.latch.clear()
+        self.telemetry.last_words(self.state, self._measured)
         return finish
-
-    def _measure_chunk(self, chunk: Chunk, wake: Wake, now_ns: int) -> None:
-        total = now_ns - chunk.frame_arrival_ns
-        waited = max(0, wake.wake_ns - self._chunk_sent_ns)
-        self._stages.add("camera_to_wire", total)
-        self._stages.add("camera_to_wire_own", total - chunk.session_run_ns - waited)
-        self._stages.add("chunk_age", now_ns - chunk.observation_ns)
-
-    def report(self, note: Note) -> None:
-        now = self._clock()
-        if note.code == "refused":
-            self.refused = note.text
-        if note.code in _FREQUENT:
-            if now - self._reported_ns.get(note.code, -_REPEAT_NS) < _REPEAT_NS:
-                return
-            self._reported_ns[note.code] = now
-        self._send("supervisor", self.supervisor, Event(now, note.code, note.text, note.value))
-
-    def _send(self, name: str, channel: Channel, message: Message) -> None:
-        """A full buffer drops the message; a lost peer is noticed by the inbox of the next tick."""
-        if name not in self._closed:
-            with contextlib.suppress(ChannelClosed):
-                channel.send(message)
-
-    def _send_state(self, now_ns: int) -> None:
-        state = self.state
-        if state.execution is not None:
-            self._stages.add("action_age", now_ns - state.execution.observation_ns)
-        measured = self._measured
-        if measured is not None:
-            message = State(
-                state.phase,
-                state.task_id,
-                state.execution.chunk_id if state.execution else 0,
-                measured.stamp_ns,
-                state.still_since_ns,
-                measured.position,
-                measured.velocity,
-                state.motion.position if state.motion else measured.position,
-            )
-            self._send("policy", self.policy, message)
-        if now_ns >= self._next_snapshot_ns:
-            self._next_snapshot_ns = now_ns + _SNAPSHOT_NS
-            self._send_snapshot(now_ns)
-        if now_ns >= self._next_histogram_ns:
-            self._next_histogram_ns = now_ns + _HISTOGRAM_NS
-            self._send_histograms()
-
-    def _send_histograms(self) -> None:
-        for recorder in self._stages.all.values():
-            if recorder.count:
-                self._send("supervisor", self.supervisor, recorder.message())
-
-    def _send_snapshot(self, now_ns: int) -> None:
-        state, counters = self.state, self.state.counters
-        execution, measured = state.execution, self._measured
-        position = measured.position if measured else ()
-        self._send(
-            "supervisor",
-            self.supervisor,
-            Snapshot(
-                phase=state.phase,
-                task_id=state.task_id,
-                chunk_id=execution.chunk_id if execution else 0,
-                rate_now_hz=self._rates.now_hz,
-                rate_average_hz=self._rates.average_hz,
-                rate_worst_second_hz=self._rates.worst_hz,
-                ticks=state.slots.total,
-                missed=state.slots.missed,
-                starved=counters.starved,
-                clamped=counters.clamped,
-                rejected_chunks=counters.rejected_chunks,
-                bus_errors=self._bus_errors,
-                skipped_chunks=counters.superseded_chunks,
-                frame_age_ns=self._frame_age_ns,
-                chunk_age_ns=now_ns - execution.observation_ns if execution else 0,
-                joint_age_ns=now_ns - measured.stamp_ns if measured else 0,
-                position=position,
-                commanded=state.motion.position if state.motion else position,
-            ),
-        )

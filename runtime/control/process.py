@@ -24,13 +24,14 @@ from ...drivers.units import JointUnits
 from ..channel import Channel, ChannelClosed
 from ..messages import Event
 from . import chain, realtime
+from .arming import Options, Refused
 from .config import core_config
 from .core import ControlCore
-from .deadlines import START_PERCENT, START_TOLERANCE
+from .deadlines import START_PERCENT, START_TOLERANCE, SUPERVISOR_SILENCE_NS, WINDOW_NS
 from .gate import FeetechGate
 from .gate_table import feetech_table
 from .latch import LatchFile
-from .loop import ControlLoop, Options, Refused
+from .loop import ControlLoop
 from .state import Note
 
 
@@ -70,10 +71,16 @@ def guards(loop: ControlLoop) -> list[str]:
         )
     rows.append(f"smoother: {type(core.smoother).__name__}, {config.dt_ns / 1e6:g} ms")
     rows.append(f"joint state: at most {config.joint_state_max_age_ns / 1e6:g} ms old")
-    rows.append(f"motors: {config.voltage_v[0]} .. {config.voltage_v[1]} V, at most {config.temperature_c} C")
     rows.append(
-        f"missed slots: {config.max_missed_in_a_row} in a row or {config.max_missed_fraction:.0%} of 10 s"
+        f"motors: {config.voltage_v[0]} .. {config.voltage_v[1]} V, at most {config.temperature_c} C, fault "
+        f"bits; load {config.load:.0%} or a stall for {config.load_ns / 1e6:g} ms"
     )
+    rows.append(
+        f"missed slots: {config.max_missed_in_a_row} in a row or {config.max_missed_fraction:.0%} of the "
+        f"last {WINDOW_NS / 2e9:g} to {WINDOW_NS / 1e9:g} s"
+    )
+    rows.append(f"supervisor: silence of {SUPERVISOR_SILENCE_NS / 1e6:g} ms, end of its channel")
+    rows.append(f"stop: category {config.stop_category}, latched in {loop.latch.path}")
     if arm.guard is not gate:
         raise Refused("the gate is not attached to the motor bus")
     rows.append(f"gate: {type(gate).__name__}, phase {gate.phase.value}")
@@ -112,15 +119,14 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
 
 def _connect(settings: Settings, loop: ControlLoop) -> realtime.RealTime | None:
     """Opens the port and compares the arm with its files; reads only. Raises `Refused`, `DriverError`."""
+    # First the port, which belongs to one process: the latch of a run that is still going on says nothing.
+    motors = loop.arm.connect()
     reason = loop.latch.reason()
-    if reason is not None and settings.reset_latch:
-        loop.latch.clear()
-    elif reason is not None:
+    if reason is not None and not settings.reset_latch:
         raise Refused(
             f"the last run ended in a protective stop ({reason}) that nobody has reset; look at the arm, "
             "then start again with --reset"
         )
-    motors = loop.arm.connect()
     bad = [row for row in loop.arm.check() if not row.ok]
     if settings.write_gains:
         bad = [row for row in bad if ": gain " not in row.name]
@@ -129,19 +135,22 @@ def _connect(settings: Settings, loop: ControlLoop) -> realtime.RealTime | None:
         raise Refused(f"the arm does not match its robot file and calibration: {rows}")
     result = _set_up_real_time(settings, loop)
     for text in guards(loop):
-        loop.report(Note("guard", text))
+        loop.telemetry.report(Note("guard", text))
     found = ", ".join(f"{m.motor_id}: {m.model} (firmware {m.firmware})" for m in motors)
-    loop.report(Note("connected", f"{settings.arm}, motors {found}"))
+    loop.telemetry.report(Note("connected", f"{settings.arm}, motors {found}"))
     return result
 
 
 def _set_up_real_time(settings: Settings, loop: ControlLoop) -> realtime.RealTime | None:
     if settings.rt == "off":
-        loop.report(Note("rt", "real-time set-up: off"))
-        return None
-    result = realtime.set_up(settings.cpu)
+        loop.telemetry.report(Note("rt", "real-time set-up: off"))
+        if settings.cpu is None:
+            return None
+        result = realtime.set_up(settings.cpu, only=("own core",))
+    else:
+        result = realtime.set_up(settings.cpu)
     for step in result.steps:
-        loop.report(
+        loop.telemetry.report(
             Note("rt", f"{step.name}: {'ok' if step.ok else 'FAILED'}, {step.detail}", float(step.ok))
         )
     if settings.rt == "strict" and result.failed:
@@ -180,9 +189,11 @@ def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
     finally:
         loop.arm.close()
     del realtime_set_up  # It keeps a file open whose setting holds only while it is.
-    if loop.refused:
+    if loop.telemetry.refused:
         return 3
-    return 4 if loop.state.latched else 0
+    if loop.crashed:
+        return 5
+    return 4 if loop.state.latched or loop.release_failed else 0
 
 
 def _refuse(supervisor: Channel, text: str) -> None:

@@ -37,11 +37,13 @@ class RealTime:
         return [step for step in self.steps if not step.ok]
 
 
-def set_up(cpu: int | None) -> RealTime:
-    """Tries every step; never raises. Call after all imports and allocations."""
+def set_up(cpu: int | None, only: tuple[str, ...] = ()) -> RealTime:
+    """Tries every step (or those named); never raises. Call after all imports and allocations."""
     result = RealTime()
 
     def attempt(name: str, action: Callable[[], str]) -> None:
+        if only and name not in only:
+            return
         try:
             result.steps.append(Step(name, True, action()))
         except OSError as error:

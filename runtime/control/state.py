@@ -38,7 +38,8 @@ class Inbox:
     heard_supervisor: bool = False
     conditions: tuple[Condition, ...] = ()
     slots_run: int = 1
-    slots_missed: int = 0
+    slots_late: int = 0
+    slots_overrun: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Counters:
     clamped: int = 0
     rejected_chunks: int = 0
     superseded_chunks: int = 0
+    other_task_chunks: int = 0
     chunks: int = 0
 
 
@@ -87,7 +89,15 @@ class CoreState:
     still_since_ns: int = 0
     last_chunk_id: int = 0
     goal: tuple[float, ...] | None = None
-    """Pose that the RETURN phase moves to."""
+    """Pose that RETURN moves to, or that STOPPED eases to."""
+    at_goal_ns: int = 0
+    """Since when the goal has been fully commanded; 0 for not yet."""
+    settled_ns: int = 0
+    """Since when the arm itself has stood at it; 0 for not yet."""
+    silent: bool = False
+    """The motors were silent for too long: they may have lost power, and with it their goals and limits."""
+    seen: frozenset[str] = frozenset()
+    """Conditions noticed since the stop, each reported once."""
     goal_event: str = ""
     """Event code when the goal is reached."""
     starved: bool = False

@@ -42,7 +42,7 @@ def serve(channel: Channel) -> int:
     while True:
         channel.wait(0.05)
         channel.send(
-            Snapshot(Phase.HOLD, 1, 0, 100.0, 99.5, 97.0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, (0.1,), (0.1,))
+            Snapshot(Phase.HOLD, 1, 0, 100.0, 99.5, 97.0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, (0.1,), (0.1,))
         )
         recorder.add(1_000_000)
         for envelope in channel.receive_all():

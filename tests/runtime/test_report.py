@@ -55,7 +55,8 @@ def log() -> RunLog:
         99.9,
         97.0,
         1000,
-        5,
+        4,
+        1,
         2,
         3,
         1,
@@ -112,6 +113,7 @@ def test_the_document_has_stages_deadlines_and_the_environment(
     assert row["max_ms"] == 1.0
     assert "session_run" not in report["stages"], "a stage without a sample has no percentiles"
     assert report["deadlines"]["missed_fraction"] == 0.005
+    assert report["deadlines"]["missed_by"] == {"woke_late": 4, "tick_overran": 1}
     assert report["rates"]["worst_second_hz"] == 97.0
     assert report["real_time"] == ["SCHED_FIFO: ok"]
     assert report["events"]["counts"]["starved"] == 1
@@ -138,7 +140,7 @@ def test_a_run_refused_before_its_processes_has_the_same_keys(log: RunLog, resol
 def test_the_summary_says_what_happened(log: RunLog, resolved: Resolved):
     log.stops = ["frozen_camera: front"]
     text = "\n".join(summary_lines(build_report(log, resolved, {})))
-    for part in ("finished (exit code 0)", "time is up (10.0 s)", "p99.9", "5 missed (0.500%)",
+    for part in ("finished (exit code 0)", "time is up (10.0 s)", "p99.9", "5 missed (0.500%: 4 woke late, 1 after a tick",
                  "2 times run out", "protective stop: frozen_camera"):  # fmt: skip
         assert part in text
 

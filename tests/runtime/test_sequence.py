@@ -91,7 +91,7 @@ class Play:
 
 
 def snapshot() -> Snapshot:
-    return Snapshot(Phase.HOLD, 0, 0, 100.0, 100.0, 100.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    return Snapshot(Phase.HOLD, 0, 0, 100.0, 100.0, 100.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def sent(actions: list[Action], kind: type[M], child: Child = "control") -> list[M]:

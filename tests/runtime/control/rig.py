@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -107,7 +108,14 @@ class Rig:
         while self.process.poll() is None and time.monotonic() < end:
             self.pump(0.05)
         self.pump(0)
-        return self.process.wait(1)
+        if self.process.poll() is None:
+            # faulthandler then prints where it hangs.
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(5)
+            raise AssertionError(
+                f"control did not end; events {[(e.code, e.text) for e in self.events][-8:]}"
+            )
+        return self.process.wait()
 
 
 @contextlib.contextmanager
@@ -122,7 +130,7 @@ def control(simulator: Simulator, state_dir: Path, **changes: object) -> Iterato
         "control_hz": None, "rt": "warn", "dry_run": False, "write_gains": False, "reset_latch": False,
         "state_dir": str(state_dir), "chunk_steps": STEPS, "chunk_dt_ns": DT_NS, "cpu": None,
     }  # fmt: skip
-    command = [sys.executable, "-m", "holdfast.runtime.control.process"]
+    command = [sys.executable, "-X", "faulthandler", "-m", "holdfast.runtime.control.process"]
     command += ["--supervisor-fd", str(theirs_s.fileno()), "--policy-fd", str(theirs_p.fileno())]
     process = subprocess.Popen(
         command,

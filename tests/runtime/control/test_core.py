@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -205,9 +206,11 @@ def test_a_lost_supervisor_ends_the_run_at_rest_and_holding() -> None:
 def test_missed_slots_in_a_row_stop() -> None:
     bench = Bench()
     bench.start()
-    bench.tick(Inbox(slots_missed=4))
+    bench.tick(Inbox(slots_late=3))
+    bench.tick(Inbox(slots_run=0, slots_overrun=3))
+    bench.tick(Inbox(slots_run=0, slots_late=1))
     assert not bench.state.latched
-    bench.tick(Inbox(slots_run=0, slots_missed=1))
+    bench.tick(Inbox(slots_run=0, slots_late=1))
     assert bench.stop_code() == "missed_in_a_row"
 
 
@@ -215,7 +218,7 @@ def test_a_share_of_missed_slots_stops() -> None:
     bench = Bench()
     bench.start()
     for i in range(400):
-        bench.tick(Inbox(slots_missed=1 if i % 10 == 0 else 0))
+        bench.tick(Inbox(slots_late=1 if i % 10 == 0 else 0))
     assert bench.stop_code() == "missed_fraction"
 
 
@@ -335,3 +338,97 @@ def test_equal_inputs_give_equal_outputs() -> None:
         bench.run(80)
         runs.append(bench.setpoints)
     assert runs[0] == runs[1]
+
+
+def test_motors_that_were_silent_are_never_sent_to_where_the_arm_was() -> None:
+    """A hardware stop cuts their power: the arm falls, and must not jump back when the power returns."""
+    bench = Bench()
+    bench.start()
+    for _ in range(60):
+        bench.tick(bus=False)
+    assert bench.stop_code() == "joint_state_stale"
+    bench.arm_at = (0.9, 1.2, 0.0)
+    assert bench.tick().setpoint is None
+    bench.tick(Inbox(reset=True))
+    assert bench.state.phase == Phase.STOPPED
+    assert "power" in bench.notes[-1].text
+    assert bench.tick().setpoint is None
+
+
+def test_a_blocked_joint_is_not_pressed_on_after_the_stop() -> None:
+    bench = Bench(arm_follows=False)
+    bench.start()
+    for i in range(1, 120):
+        bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 60.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
+    assert bench.stop_code() == "stalled"
+    pressed = max(point[0] for point in bench.setpoints)
+    grip = bench.setpoints[-1][2]
+    bench.run(100)
+    assert pressed > 0.2 + 0.25
+    assert bench.setpoints[-1][0] == pytest.approx(0.2 + 0.3 / 4, abs=0.01)
+    assert bench.setpoints[-1][2] == pytest.approx(grip, abs=1.0), "a gripper keeps its grip"
+    assert bench.state.phase == Phase.STOPPED
+
+
+def test_parking_against_an_obstacle_never_releases() -> None:
+    bench = Bench(arm_follows=False)
+    bench.arm_at = (0.1, -0.3, 0.0)
+    bench.tick(Inbox(quit="park"))
+    finish = None
+    for _ in range(800):
+        finish = finish or bench.tick().finish
+    assert bench.stop_code() in ("not_reached", "stalled", "following_error")
+    assert finish == "hold"
+
+
+def test_a_pose_counts_when_the_arm_is_there_not_the_command() -> None:
+    bench = Bench(arm_follows=False)
+    bench.arm_at = (0.2, 0.2, 0.0)
+    bench.tick(Inbox(arm=arm(back=True, follow=False)))
+    bench.run(200)
+    assert "at_start" not in bench.codes()
+
+
+def test_a_pose_inside_the_margin_is_reached_at_the_margin() -> None:
+    bench = Bench(core=ControlCore(config(park_pose=(1.0, -1.5, 0.0))))
+    finish = bench.tick(Inbox(quit="park")).finish
+    for _ in range(800):
+        finish = finish or bench.tick().finish
+    assert finish == "release"
+    assert bench.setpoints[-1][0] == pytest.approx(0.99, abs=1e-3)
+
+
+def test_what_happens_after_a_stop_is_reported_once_per_code() -> None:
+    bench = Bench()
+    bench.tick(Inbox(conditions=(Condition("requested", "test"),)))
+    for _ in range(10):
+        bench.tick(temperature_c=(80.0, 30.0, 30.0))
+    assert [note.text.split(":")[0] for note in bench.notes if note.code == "also"] == ["temperature"]
+
+
+def test_a_stop_by_space_while_parking_holds() -> None:
+    bench = Bench()
+    bench.tick(Inbox(quit="park"))
+    bench.run(5)
+    finish = bench.tick(Inbox(conditions=(Condition("requested", "space"),))).finish
+    for _ in range(100):
+        finish = finish or bench.tick().finish
+    assert finish == "hold"
+    assert bench.state.latched
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        {"inference_end_ns": 2**62},
+        {"frame_arrival_ns": -5},
+        {"session_run_ns": -(2**63)},
+        {"inference_end_ns": 0},
+    ],
+)
+def test_stamps_that_cannot_be_are_refused(stamps: dict[str, int]) -> None:
+    bench = Bench()
+    bench.start()
+    message = replace(chunk(ramp(0.4), chunk_id=1, observation_ns=bench.now_ns), **stamps)
+    bench.tick(Inbox(chunk=message))
+    assert bench.stop_code() == "chunk_bad"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,16 +117,16 @@ def test_a_nan_stops_latches_and_needs_reset(robot: Simulator, tmp_path: Path) -
 def test_after_a_reset_the_arm_holds_until_it_is_armed_again(robot: Simulator, tmp_path: Path) -> None:
     with control(robot, tmp_path) as rig:
         rig.to_start()
-        rig.supervisor.send(Stop(2, True, "a person pressed stop"))
+        rig.supervisor.send(Stop(True, "a person pressed stop"))
         rig.wait_for("stopped")
         rig.supervisor.send(Reset())
         rig.wait_for("reset")
         rig.pump(0.3)
         assert rig.state is not None
         assert rig.state.phase == Phase.HOLD
-        assert not list(tmp_path.glob("stopped-*"))
         rig.supervisor.send(Quit(park=True))
         assert rig.exit_code() == 0
+    assert not list(tmp_path.glob("stopped-*"))
 
 
 def test_death_of_the_policy_stops_the_arm(robot: Simulator, tmp_path: Path) -> None:
@@ -155,6 +157,7 @@ def test_death_of_the_supervisor_stops_the_arm_and_ends_control(robot: Simulator
         rig.supervisor.close()
         assert rig.process.wait(20) == 4
     before = robot.truth.verdict().qpos
+    time.sleep(0.3)
     assert robot.truth.verdict().qpos == pytest.approx(before, abs=0.01)
     assert list(tmp_path.glob("stopped-*"))
 
@@ -202,11 +205,16 @@ def test_what_cannot_work_is_refused_before_torque(
 def test_a_second_control_process_finds_the_port_busy(robot: Simulator, tmp_path: Path) -> None:
     with control(robot, tmp_path) as first:
         first.to_start()
-        with control(robot, tmp_path) as second:
-            while second.process.poll() is None:
-                first.pump(0.05)
-            assert second.exit_code() == 3
-            assert "busy" in second.wait_for("refused").text
+        ended = threading.Event()
+        beating = threading.Thread(target=lambda: [first.pump(0.05) for _ in iter(ended.is_set, True)])
+        beating.start()
+        try:
+            with control(robot, tmp_path / "other") as second:
+                assert "busy" in second.wait_for("refused").text
+                assert second.exit_code() == 3
+        finally:
+            ended.set()
+            beating.join()
         assert first.process.poll() is None
         first.supervisor.send(Quit(park=True))
         assert first.exit_code() == 0
@@ -219,3 +227,49 @@ def test_the_age_limit_is_the_one_of_the_arm_message(robot: Simulator, tmp_path:
         rig.pump(0.1)
         rig.send_chunk((START,) * STEPS, age_ns=450 * MS)
         assert rig.wait_for("stop").text.startswith("chunk_stale")
+
+
+def test_kill_9_of_control_leaves_the_arm_near_and_the_next_start_refuses(
+    robot: Simulator, tmp_path: Path
+) -> None:
+    with control(robot, tmp_path) as rig:
+        rig.to_start()
+        rig.arm(back=False, follow=True)
+        rig.follow_to(AWAY, 0.4)
+        rig.process.kill()
+        rig.process.wait()
+        assert rig.state is not None
+        last = rig.state.commanded
+    time.sleep(0.5)
+    assert robot.truth.verdict().qpos[:5] == pytest.approx(last[:5], abs=0.35)
+    with control(robot, tmp_path) as rig:
+        assert "unfinished" in rig.wait_for("refused").text
+        assert rig.exit_code() == 3
+
+
+def test_a_state_folder_that_cannot_be_written_refuses_before_torque(
+    robot: Simulator, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with control(robot, blocked / "state") as rig:
+        assert "cannot be read" in rig.wait_for("refused").text
+        assert rig.exit_code() == 3
+    with control(robot, blocked / "state", reset_latch=True) as rig:
+        rig.wait_for("connected")
+        rig.arm(back=True, follow=False)
+        assert "cannot be written" in rig.wait_for("refused").text
+        assert rig.exit_code() == 3
+
+
+def test_a_refused_start_keeps_an_older_stop_unreset(robot: Simulator, tmp_path: Path) -> None:
+    with control(robot, tmp_path) as rig:
+        rig.to_start()
+        rig.supervisor.send(Stop(True, "test"))
+        rig.wait_for("stopped")
+        rig.supervisor.send(Quit(park=True))
+        assert rig.exit_code() == 4
+    with control(robot, tmp_path, reset_latch=True, arm="serial:/dev/does-not-exist") as rig:
+        assert rig.exit_code() == 3
+    with control(robot, tmp_path) as rig:
+        assert "requested" in rig.wait_for("refused").text

@@ -87,11 +87,18 @@ class Bench:
         sample = joint_state(self.arm_at, self.now_ns)
         self.state = self.core.energised(self.state, sample, self.now_ns)
 
+    _was_at: tuple[float, ...] = ()
+
     def tick(self, inbox: Inbox | None = None, *, bus: bool = True, **sample: object) -> Output:
         self.now_ns += 10 * MS
         inbox = inbox or Inbox()
         if self.beats:
             inbox = replace(inbox, heard_policy=True, heard_supervisor=True)
+        velocity = tuple(
+            (a - b) / 0.01 for a, b in zip(self.arm_at, self._was_at or self.arm_at, strict=True)
+        )
+        self._was_at = self.arm_at
+        sample = {"velocity": velocity, **sample}
         joint = replace(joint_state(self.arm_at, self.now_ns - MS), **sample) if bus else None  # pyright: ignore
         self.state, output = self.core.step(self.state, self.now_ns, joint, inbox)
         if output.setpoint is not None:

@@ -1,0 +1,102 @@
+"""From the messages of both channels to one `Inbox` for the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..channel import Channel, ChannelClosed
+from ..envelope import Envelope
+from ..messages import Arm, Chunk, Fault, Heartbeat, MessageError, Quit, Reset, Stop
+from .clock import Wake
+from .state import Condition, Inbox
+
+
+@dataclass(slots=True)
+class Requests:
+    """What the supervisor asked for since the last tick, in order: a later word undoes an earlier one."""
+
+    arm: Arm | None = None
+    stop: Condition | None = None
+    reset: bool = False
+    quit: Literal["park", "here"] | None = None
+    conditions: list[Condition] = field(default_factory=list)
+
+    def take(self, envelopes: list[Envelope]) -> None:
+        for envelope in envelopes:
+            match envelope.message:
+                case Arm() as message:
+                    self.arm, self.stop = message, None
+                case Stop(latched=True, reason=reason):
+                    self.conditions.append(Condition("requested", reason))
+                case Stop(reason=reason):
+                    self.arm, self.stop = None, Condition("requested", reason)
+                case Reset():
+                    self.reset = True
+                case Quit(park=park):
+                    self.quit = "park" if park and self.quit != "here" else "here"
+                case Heartbeat():
+                    pass
+                case other:
+                    text = f"a {other.TYPE.name} from the supervisor"
+                    self.conditions.append(Condition("protocol", text))
+
+
+class Inboxes:
+    """Drains both channels at every tick; of several chunks the newest counts."""
+
+    def __init__(self, supervisor: Channel, policy: Channel, closed: set[str]) -> None:
+        self._supervisor = supervisor
+        self._policy = policy
+        self._closed = closed
+        self.chunk_sent_ns = 0
+        """When the newest chunk was sent."""
+
+    def collect(self, wake: Wake, pending: list[Condition], terminated: bool) -> Inbox:
+        """`pending`: conditions noticed since the last tick. `terminated`: a signal asked control to end."""
+        from_policy, conditions = self._receive("policy", self._policy)
+        from_supervisor, more = self._receive("supervisor", self._supervisor)
+        requests = Requests(conditions=[*pending, *conditions, *more])
+        chunk: Chunk | None = None
+        superseded = 0
+        for envelope in from_policy:
+            match envelope.message:
+                case Chunk() as message:
+                    superseded += chunk is not None
+                    chunk, self.chunk_sent_ns = message, envelope.stamp_ns
+                case Fault(code=code, text=text):
+                    requests.conditions.append(Condition(code, text))
+                case Heartbeat():
+                    pass
+                case other:
+                    text = f"a {other.TYPE.name} from the policy"
+                    requests.conditions.append(Condition("protocol", text))
+        requests.take(from_supervisor)
+        if terminated:
+            requests.conditions.append(Condition("requested", "control received a signal to end"))
+            requests.quit = "here"
+        return Inbox(
+            chunk=chunk,
+            superseded=superseded,
+            arm=requests.arm,
+            stop=requests.stop,
+            reset=requests.reset,
+            quit=requests.quit,
+            heard_policy=bool(from_policy),
+            heard_supervisor=bool(from_supervisor),
+            conditions=tuple(requests.conditions),
+            slots_run=wake.run,
+            slots_late=wake.missed_late,
+            slots_overrun=wake.missed_overrun,
+        )
+
+    def _receive(self, name: str, channel: Channel) -> tuple[list[Envelope], list[Condition]]:
+        if name in self._closed:
+            return [], []
+        try:
+            return channel.receive_all(), []
+        except ChannelClosed:
+            self._closed.add(name)
+            return [], [Condition(f"{name}_lost", f"the {name} process has ended")]
+        except MessageError as error:
+            return [], [Condition("protocol", f"from the {name}: {error}")]

@@ -1,0 +1,137 @@
+"""What follows once the commanded motion is at rest: a pose reached, a stop completed, the end. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..messages import Phase
+from .config import CoreConfig
+from .deadlines import ARRIVAL_NS, PRESSING, SETTLED_NS
+from .requests import begin_return
+from .smoother import Motion
+from .state import Condition, CoreState, Finish, Note
+
+_REST = 1e-6
+"""Velocities and accelerations below this count as rest."""
+_AT_GOAL = 1e-3
+_ARRIVED = 0.5
+"""A joint has arrived when it is nearer to its goal than this share of `lead`: a servo droops."""
+_STANDS = 0.05
+"""Share of its velocity limit below which a joint stands."""
+_DROOP = 0.25
+"""Share of `lead` that stays between command and arm after easing: what holding it up may need."""
+
+
+def at_rest(motion: Motion) -> bool:
+    """Whether a commanded motion has come to rest."""
+    return all(abs(v) < _REST for v in (*motion.velocity, *motion.acceleration))
+
+
+def settle(
+    state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]
+) -> tuple[CoreState, Finish | None, bool, Condition | None]:
+    """The next state; how the run ends, if it does; whether to release now (category 1); a condition."""
+    assert state.motion is not None
+    if not at_rest(state.motion):
+        return state, None, False, None
+    if state.phase == Phase.RETURN:
+        state, there = _arrival(state, config, now_ns)
+        if state.at_goal_ns and not there and now_ns - state.at_goal_ns > ARRIVAL_NS:
+            return state, None, False, Condition("not_reached", _distance(state, config))
+        if there:
+            notes.append(Note(state.goal_event, "the pose is reached"))
+            parked = state.goal_event == "parked"
+            state = replace(state, phase=Phase.HOLD, goal=None, goal_event="")
+            if parked:
+                return state, "release", False, None
+    if state.phase == Phase.STOPPING:
+        if state.latched:
+            return _stopped(state, config, notes)
+        notes.append(Note("holding", state.stop.text if state.stop else "stopped"))
+        state = replace(state, phase=Phase.HOLD, stop=None)
+    if state.quitting is None:
+        return state, None, False, None
+    if state.latched:
+        return state, _end_after_fault(state, config), False, None
+    if state.phase != Phase.HOLD:
+        return state, None, False, None
+    state, finish = _leave(state, config, notes)
+    return state, finish, False, None
+
+
+def _stopped(
+    state: CoreState, config: CoreConfig, notes: list[Note]
+) -> tuple[CoreState, Finish | None, bool, Condition | None]:
+    code = state.stop.code if state.stop else ""
+    notes.append(Note("stopped", f"at rest; {code}"))
+    release = config.stop_category == 1
+    phase = Phase.RELEASED if release else Phase.STOPPED
+    goal = _eased(state, config) if code in PRESSING else None
+    state = replace(state, phase=phase, goal=goal, goal_event="")
+    return state, _end_after_fault(state, config), release, None
+
+
+def _eased(state: CoreState, config: CoreConfig) -> tuple[float, ...] | None:
+    """Where to take the command so that a blocked joint presses no more than it needs to hold itself up.
+    A gripper keeps its grip."""
+    if state.joint is None or state.motion is None:
+        return None
+    eased = []
+    for i, commanded in enumerate(state.motion.position):
+        droop = _DROOP * config.lead[i]
+        measured = state.joint.position[i]
+        near = max(measured - droop, min(measured + droop, commanded))
+        eased.append(commanded if config.gripper[i] else near)
+    return tuple(eased)
+
+
+def _arrival(state: CoreState, config: CoreConfig, now_ns: int) -> tuple[CoreState, bool]:
+    """Whether the arm itself stands at the goal, for a while, not only the command."""
+    assert state.motion is not None
+    if state.goal is None or state.joint is None:
+        return state, False
+    commanded = all(abs(p - g) < _AT_GOAL for p, g in zip(state.motion.position, state.goal, strict=True))
+    if not commanded:
+        return replace(state, at_goal_ns=0, settled_ns=0), False
+    stands = all(
+        config.gripper[i]
+        or (
+            abs(state.joint.position[i] - state.goal[i]) <= _ARRIVED * config.lead[i]
+            and abs(state.joint.velocity[i]) <= _STANDS * config.kinematic.velocity[i]
+        )
+        for i in range(len(state.goal))
+    )
+    settled = (state.settled_ns or now_ns) if stands else 0
+    state = replace(state, at_goal_ns=state.at_goal_ns or now_ns, settled_ns=settled)
+    return state, bool(settled) and now_ns - settled >= SETTLED_NS
+
+
+def _distance(state: CoreState, config: CoreConfig) -> str:
+    assert state.joint is not None
+    assert state.goal is not None
+    far = [
+        f"{name} at {p:.3f} of {g:.3f}"
+        for name, p, g, lead, gripper in zip(
+            config.joint_names, state.joint.position, state.goal, config.lead, config.gripper, strict=True
+        )
+        if not gripper and abs(p - g) > _ARRIVED * lead
+    ]
+    return ", ".join(far) or "the arm does not come to rest"
+
+
+def _leave(state: CoreState, config: CoreConfig, notes: list[Note]) -> tuple[CoreState, Finish | None]:
+    """A normal end: park and release, release here, or stay energised, as the robot file says."""
+    if config.at_exit == "hold_energised":
+        return state, "hold"
+    if state.quitting == "here":
+        return state, "release" if config.after_fault == "release_here" else "hold"
+    if config.at_exit == "release_here":
+        return state, "release"
+    notes.append(Note("parking", "moving to the park pose"))
+    return begin_return(state, config, config.park_pose, "parked"), None
+
+
+def _end_after_fault(state: CoreState, config: CoreConfig) -> Finish | None:
+    if state.quitting is None:
+        return None
+    return "release" if config.after_fault == "release_here" else "hold"

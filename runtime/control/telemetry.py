@@ -1,0 +1,125 @@
+"""Everything that control says: events, state, snapshots, histograms. Never blocks, never stops the loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from ...drivers.types import JointState
+from ..channel import Channel, ChannelClosed
+from ..messages import Chunk, Event, Message, Snapshot, State
+from .clock import Wake
+from .measure import Rates, Recorders
+from .state import CoreState, Note
+
+_SNAPSHOT_NS = 100_000_000
+_HISTOGRAM_NS = 1_000_000_000
+_REPEAT_NS = 200_000_000
+_FREQUENT = frozenset({"clamped", "bus_error", "starved", "resumed"})
+"""Events that may come at every tick: each text at most five times a second; counters count them all."""
+
+
+class Telemetry:
+    """The loop's mouth. A lost peer is noticed by the inbox; here it only ends the talking."""
+
+    def __init__(self, supervisor: Channel, policy: Channel, clock: Callable[[], int]) -> None:
+        self._supervisor = supervisor
+        self._policy = policy
+        self._clock = clock
+        self.rates = Rates()
+        self.stages = Recorders()
+        self.bus_errors = 0
+        self.closed: set[str] = set()
+        """Peers that have gone."""
+        self.refused = ""
+        """Why the core refused before torque, if it did."""
+        self._frame_age_ns = 0
+        self._reported_ns: dict[tuple[str, str], int] = {}
+        self._next_snapshot_ns = 0
+        self._next_histogram_ns = 0
+
+    def report(self, note: Note) -> None:
+        """An event for the supervisor."""
+        now = self._clock()
+        if note.code == "refused":
+            self.refused = note.text
+        if note.code in _FREQUENT:
+            # Texts with numbers in them would never repeat: only clamps, which name joint and reason, differ.
+            key = (note.code, note.text if note.code == "clamped" else "")
+            if now - self._reported_ns.get(key, -_REPEAT_NS) < _REPEAT_NS:
+                return
+            self._reported_ns[key] = now
+        self._send("supervisor", self._supervisor, Event(now, note.code, note.text, note.value))
+
+    def chunk_used(self, chunk: Chunk, sent_ns: int, wake: Wake, now_ns: int) -> None:
+        """The first setpoint of a chunk has been written."""
+        total = now_ns - chunk.frame_arrival_ns
+        waited = max(0, wake.wake_ns - sent_ns)
+        self.stages.add("camera_to_wire", total)
+        self.stages.add("camera_to_wire_own", total - chunk.session_run_ns - waited)
+        self.stages.add("chunk_age", now_ns - chunk.observation_ns)
+        self._frame_age_ns = chunk.inference_end_ns - chunk.observation_ns
+
+    def tick_done(self, state: CoreState, measured: JointState | None, now_ns: int) -> None:
+        """State to the policy; at their times, snapshot and histograms to the supervisor."""
+        if state.execution is not None:
+            self.stages.add("action_age", now_ns - state.execution.observation_ns)
+        if measured is not None:
+            message = State(
+                state.phase,
+                state.task_id,
+                state.execution.chunk_id if state.execution else 0,
+                measured.stamp_ns,
+                state.still_since_ns,
+                measured.position,
+                measured.velocity,
+                state.motion.position if state.motion else measured.position,
+            )
+            self._send("policy", self._policy, message)
+        if now_ns >= self._next_snapshot_ns:
+            self._next_snapshot_ns = now_ns + _SNAPSHOT_NS
+            self._snapshot(state, measured, now_ns)
+        if now_ns >= self._next_histogram_ns:
+            self._next_histogram_ns = now_ns + _HISTOGRAM_NS
+            self._histograms()
+
+    def last_words(self, state: CoreState, measured: JointState | None) -> None:
+        """The final counters and histograms."""
+        self._snapshot(state, measured, self._clock())
+        self._histograms()
+
+    def _send(self, name: str, channel: Channel, message: Message) -> None:
+        if name not in self.closed:
+            with contextlib.suppress(ChannelClosed):
+                channel.send(message)
+
+    def _histograms(self) -> None:
+        for recorder in self.stages.all.values():
+            if recorder.count:
+                self._send("supervisor", self._supervisor, recorder.message())
+
+    def _snapshot(self, state: CoreState, measured: JointState | None, now_ns: int) -> None:
+        counters, execution = state.counters, state.execution
+        position = measured.position if measured else ()
+        snapshot = Snapshot(
+            phase=state.phase,
+            task_id=state.task_id,
+            chunk_id=execution.chunk_id if execution else 0,
+            rate_now_hz=self.rates.now_hz,
+            rate_average_hz=self.rates.average_hz,
+            rate_worst_second_hz=self.rates.worst_hz,
+            ticks=state.slots.total,
+            missed_late=state.slots.late,
+            missed_overrun=state.slots.overrun,
+            starved=counters.starved,
+            clamped=counters.clamped,
+            rejected_chunks=counters.rejected_chunks,
+            bus_errors=self.bus_errors,
+            skipped_chunks=counters.superseded_chunks + counters.other_task_chunks,
+            frame_age_ns=self._frame_age_ns,
+            chunk_age_ns=now_ns - execution.observation_ns if execution else 0,
+            joint_age_ns=now_ns - measured.stamp_ns if measured else 0,
+            position=position,
+            commanded=state.motion.position if state.motion and measured else position,
+        )
+        self._send("supervisor", self._supervisor, snapshot)
