@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from .policies import Policy
 FRAME_HZ = 30
 DELAYS_MS: dict[str, tuple[int, int]] = {"0": (0, 0), "60": (60, 60), "150": (150, 150), "mixed": (30, 80)}
 """Age of a picture when its chunk starts to be executed: drawn evenly between two bounds, in ms."""
-CHECKS = ("none", "blank", "stale", "other_name")
+Check = Literal["none", "blank", "stale", "other_name"]
 """Ways to take information away: a grey picture, the episode's first picture for ever, or an instruction that
 names another cube (success then still means the cube of the episode)."""
 _TASK_ID = 1
@@ -83,7 +84,7 @@ class SimulatedLoop:
         colour: str | None = None,
         *,
         delay: str = "mixed",
-        check: str = "none",
+        check: Check = "none",
         judge: Callable[[Verdict], bool] = lambda verdict: verdict.success,
     ) -> Attempt:
         """One attempt at an episode drawn from `seed`; ends when `judge` says so, stopped, or timed out."""
@@ -152,7 +153,7 @@ class _Pictures:
         policy: Policy,
         sensor: Sensor,
         text: str,
-        check: str,
+        check: Check,
         delay_ms: tuple[int, int],
         rng: np.random.Generator,
     ) -> None:

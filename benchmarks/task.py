@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..runtime.arguments import seed_number, whole_number
 from .intervals import wilson
+
+if TYPE_CHECKING:
+    from .closed_loop import Check
 
 FIRST_SEED = 1_000_000
 """Far from the seeds of the demonstrations."""
@@ -50,7 +54,7 @@ class Condition:
 
     task: str
     delay: str = "mixed"
-    check: str = "none"
+    check: Check = "none"
 
 
 STANDARD = tuple(Condition(task, delay) for delay in ("0", "60", "150", "mixed") for task in TASKS)
@@ -103,12 +107,12 @@ def evaluate_all(
     progress: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """One result per condition, over the same seeds, in `processes` processes; `progress` after each."""
-    from ..export.workers import worker_pool
+    from ..export.workers import mapped
 
     measure = partial(evaluate, path, seeds=range(seed, seed + attempts))
     results = []
-    with worker_pool(min(processes, len(conditions))) as pool:
-        for result in pool.imap(measure, conditions):
+    with mapped(measure, conditions, min(processes, len(conditions))) as measured:
+        for result in measured:
             results.append(result)
             progress(result)
     return results

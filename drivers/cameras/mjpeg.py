@@ -36,8 +36,6 @@ class MjpegSource:
         self._boot_id = boot_id()
         self._stream = stream
         self._parser: MultipartParser | None = None
-        self.undecodable = 0
-        """Parts that were no picture; they are skipped."""
 
     def open(self) -> None:
         self._stream = self._stream or HttpStream(self._spec.address)
@@ -79,7 +77,6 @@ class MjpegSource:
     def _picture(self, part: Part, skipped: int) -> Picture | None:
         image = decode_jpeg(part.body)
         if image is None:
-            self.undecodable += 1
             return None
         stamp = header_stamp(part, self._boot_id)
         if stamp is not None:

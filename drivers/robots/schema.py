@@ -125,7 +125,6 @@ class Robot(_Strict):
     """Names under which bundles and LeRobot calibrations know this robot."""
     calibration: str | None = None
     """A calibration that comes with the robot file (simulated arms, whose servos are all alike)."""
-    model_file: str | None = None
     bus: Bus
     control: Control
     health: Health

@@ -28,7 +28,6 @@ class Simulator:
     arm_url: str
     """`serial:<folder>/arm`"""
     camera_url: str
-    truth_path: str
     truth: TruthClient
 
     @property
@@ -80,7 +79,7 @@ def start_simulator(
     try:
         ready = _ready_line(process, log, timeout_s)
         with TruthClient(ready["truth"]) as truth:
-            yield Simulator(process, ready["arm"], ready["camera"], ready["truth"], truth)
+            yield Simulator(process, ready["arm"], ready["camera"], truth)
     finally:
         _end(process)
         os.close(held_fd)

@@ -18,9 +18,7 @@ REZERO = 128
 """Written to the torque register: homing offset := such that the present position reads 2048."""
 
 ERROR_VOLTAGE = 1
-ERROR_ANGLE = 2
 ERROR_TEMPERATURE = 4
-ERROR_CURRENT = 8
 ERROR_OVERLOAD = 32
 
 AMBIENT_C = 30.0

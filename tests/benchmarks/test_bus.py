@@ -9,12 +9,13 @@ import pytest
 from holdfast.benchmarks.bus import floor_us, run_bus_bench
 from holdfast.drivers.feetech import codec
 from tests.drivers.bus_rigs import PtyRig
+from tests.drivers.frames import encode_status
 
 
 def test_the_floor_is_ten_bits_a_byte() -> None:
     ids = (1, 2, 3, 4, 5, 6)
     sent = len(codec.sync_read(ids, 56, 2)) + len(codec.encode_goals(ids, [0] * 6))
-    answered = 6 * len(codec.encode_status(1, 0, b"\0\0"))
+    answered = 6 * len(encode_status(1, 0, b"\0\0"))
     assert floor_us(2) == 10 * (sent + answered) == 880
     assert floor_us(15) == 1660
 

@@ -15,6 +15,7 @@ from holdfast.drivers.errors import BusError, BusTimeout, CorruptReply, Disconne
 from holdfast.drivers.feetech import codec
 
 from .bus_rigs import Rig
+from .frames import decode_request, encode_status
 
 CYCLES = 20
 
@@ -55,7 +56,7 @@ class BusSuite:
         arm.check()
         arm.read()
         allowed = {codec.Instruction.PING, codec.Instruction.READ, codec.Instruction.SYNC_READ}
-        assert {codec.decode_request(frame).instruction for frame in frames} <= allowed
+        assert {decode_request(frame).instruction for frame in frames} <= allowed
 
     def test_goals_are_the_measured_positions_before_torque(self, arm: Arm, rig: Rig) -> None:
         arm.prepare()
@@ -68,7 +69,7 @@ class BusSuite:
         frames.clear()
         armed.prepare()
         torque = codec.REGISTERS["torque_enable"].address
-        writes = [codec.decode_request(frame) for frame in frames]
+        writes = [decode_request(frame) for frame in frames]
         assert not [w for w in writes if w.instruction == 3 and w.parameters[0] == torque]
 
     def test_the_arm_follows_and_every_sample_is_fresh(self, armed: Arm) -> None:
@@ -134,7 +135,7 @@ class BusSuite:
     def test_an_answer_of_another_motor_is_refused(self, armed: Arm, rig: Rig) -> None:
         def renamed(data: bytes) -> bytes:
             first = codec.decode_status(data[:21])
-            return codec.encode_status(9, first.faults, first.parameters) + data[21:]
+            return encode_status(9, first.faults, first.parameters) + data[21:]
 
         rig.mangle = [renamed]
         with pytest.raises(CorruptReply, match="motor"):
@@ -187,7 +188,7 @@ class BusSuite:
 
     def test_a_denied_frame_never_reaches_the_wire(self, rig: Rig) -> None:
         def deny_writes(frame: bytes) -> None:
-            if codec.decode_request(frame).instruction in (
+            if decode_request(frame).instruction in (
                 codec.Instruction.WRITE,
                 codec.Instruction.SYNC_WRITE,
             ):
