@@ -39,7 +39,12 @@ def unwinding() -> Iterator[None]:
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
-    # The unwinding itself must not be interrupted.
+    # The unwinding itself must not be interrupted. Not SIG_IGN: children would inherit that, and never end.
     for ending in ENDING:
-        signal.signal(ending, signal.SIG_IGN)
+        if signal.getsignal(ending) is _raise:
+            signal.signal(ending, _do_nothing)
     raise EndedBySignal(number)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Already ending."""

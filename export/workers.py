@@ -4,34 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.pool
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def worker_pool(processes: int) -> Iterator[multiprocessing.pool.Pool]:
-    """A pool of spawned processes; terminated on leaving, and gone when this process is, even if killed.
+def mapped(
+    function: Callable[[Item], Result], items: Iterable[Item], processes: int
+) -> Iterator[Iterator[Result]]:
+    """The results of `function` for all `items`, in their order, computed in spawned processes.
 
-    Ctrl-C reaches this process alone; call from the main thread.
+    The processes are killed on leaving, and end by themselves when this one is gone. Signals that reach the
+    whole process group (Ctrl-C, a terminal that closes) are this process's business alone.
     """
-    # Children inherit an ignored SIGINT: else each would print a traceback of its own.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    others = multiprocessing.active_children()
+    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
-        pool = multiprocessing.get_context("spawn").Pool(processes, _watch_parent)
+        with _held():
+            futures = [executor.submit(function, item) for item in items]
+        yield (future.result() for future in futures)
     finally:
-        signal.signal(signal.SIGINT, before)
-    with pool:
-        yield pool
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
 
 
-def _watch_parent() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+    """Signals wait until its end. Processes started meanwhile inherit that, and for good."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
+    threading.Thread(target=_wait_for_its_end, daemon=True).start()
+
+
+def _wait_for_its_end() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a worker watches its parent"
     parent.join()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...runtime.arguments import number, seed_number, whole_number
+from ..signals import EndedBySignal, unwinding
+
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,9 +24,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     demos = verbs.add_parser("demos", help="record demonstrations of the scripted expert")
     demos.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
-    demos.add_argument("--episodes", type=_count, default=1200, metavar="N")
-    demos.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first episode")
-    demos.add_argument("--processes", type=_count, default=2, metavar="P")
+    demos.add_argument("--episodes", type=whole_number(1, 1_000_000), default=1200, metavar="N")
+    demos.add_argument("--seed", type=seed_number, default=0, metavar="S", help="seed of the first episode")
+    demos.add_argument("--processes", type=whole_number(1, 256), default=2, metavar="P")
     fit = verbs.add_parser("fit", help="train from scratch")
     fit.add_argument("--data", type=Path, required=True, metavar="FILE.npz")
     fit.add_argument("--out", type=Path, default=Path("model.pt"), metavar="FILE.pt")
@@ -29,19 +34,28 @@ def parser() -> argparse.ArgumentParser:
         "--observations", type=Path, metavar="FILE.npz", help="also write recorded observations for export"
     )
     length = fit.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=_positive, default=10.0, metavar="M", help="wall time (10)")
-    length.add_argument("--steps", type=_count, metavar="N", help="optimiser steps; reproducible")
-    fit.add_argument("--seed", type=int, default=0, metavar="S")
-    fit.add_argument("--threads", type=_count, default=2, metavar="T")
+    length.add_argument(
+        "--minutes", type=number(0, 1e6, low_excluded=True), default=10.0, metavar="M", help="wall time (10)"
+    )
+    length.add_argument("--steps", type=whole_number(1), metavar="N", help="optimiser steps; reproducible")
+    fit.add_argument("--seed", type=seed_number, default=0, metavar="S")
+    fit.add_argument("--threads", type=whole_number(1, 256), default=2, metavar="T")
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 done, 2 usage or unusable input."""
+    """Entry point. Exit codes: 0 done; 2 usage or unusable input; 129, 130, 143 by signal."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(words)
     try:
-        return _demos(options) if options.verb == "demos" else _fit(options, words)
+        with unwinding():
+            return _demos(options) if options.verb == "demos" else _fit(options, words)
+    except KeyboardInterrupt:
+        print("vla-train: interrupted; nothing has been written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except EndedBySignal as error:
+        print(f"vla-train: ended by {error.name}; nothing has been written", file=sys.stderr)
+        return error.exit_code
     except ImportError as error:
         print(f"vla-train: {error}; install Holdfast with its extras: pip install holdfast[export,sim]",
               file=sys.stderr)  # fmt: skip
@@ -49,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demos(options: argparse.Namespace) -> int:
-    from .demonstrations import collect, save_demonstrations
-
     if not _writable(options.out):
         return EXIT_USAGE
+    from .demonstrations import collect, save_demonstrations
+
     with _bar() as bar:
         task = bar.add_task("episodes", total=options.episodes, note="")
         demonstrations, success = collect(
@@ -68,6 +82,8 @@ def _demos(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace, words: Sequence[str]) -> int:
+    if not all(_writable(path) for path in (options.out, options.observations) if path):
+        return EXIT_USAGE
     import torch
 
     from ...drivers.robots.schema import load_robot
@@ -75,8 +91,6 @@ def _fit(options: argparse.Namespace, words: Sequence[str]) -> int:
     from .fit import HELD_OUT, Budget, Progress, fit
     from .observations import save_observations
 
-    if not all(_writable(path) for path in (options.out, options.observations) if path):
-        return EXIT_USAGE
     try:
         demonstrations = load_demonstrations(options.data)
     except DemonstrationError as error:
@@ -127,24 +141,21 @@ def _bar():
 
 
 def _writable(path: Path) -> bool:
-    if path.parent.is_dir():
-        return True
-    print(f"vla-train: the folder {path.parent} of {path} does not exist; make it first", file=sys.stderr)
-    return False
+    """Whether a file can be made there: known before hours of work, not after. Says why not."""
+    reason = "it is a folder; name a file" if path.is_dir() else _no_room(path.parent)
+    if reason is not None:
+        print(f"vla-train: {path} cannot be written: {reason}", file=sys.stderr)
+    return reason is None
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+def _no_room(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist; make it first"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"no file can be made in {folder} ({error.strerror}); name another"
 
 
 if __name__ == "__main__":

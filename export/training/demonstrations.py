@@ -9,7 +9,7 @@ decision `i * DT_S` later, in a branch of the simulation without noise.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +24,7 @@ from ...drivers.simulated.scene import JAW_OPENING_M
 from ...drivers.simulated.world import Eye, World
 from ...runtime.policy.preprocess import prepare_image
 from ..models.demo.checkpoint import CAMERA
+from ..workers import mapped
 from .stepped import CHUNK_STEPS, DT_S, SteppedArm
 
 NOISE_RAD = (0.0, 0.008, 0.016)
@@ -102,8 +103,8 @@ def collect(
     """
     blocks = [range(i, min(i + BLOCK, seed + episodes)) for i in range(seed, seed + episodes, BLOCK)]
     parts: list[tuple[Demonstrations, int]] = []
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for part in pool.imap(record_block, blocks):
+    with mapped(record_block, blocks, processes) as recorded:
+        for part in recorded:
             parts.append(part)
             progress(sum(len(block) for block in blocks[: len(parts)]), episodes)
     return _join([part for part, _ in parts]), sum(count for _, count in parts) / episodes
@@ -211,7 +212,7 @@ def load_demonstrations(path: Path) -> Demonstrations:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return Demonstrations(**{field.name: archive[field.name] for field in fields(Demonstrations)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DemonstrationError(
             f"{path} does not hold demonstrations ({error}); make some with: vla-train demos --out {path}"
         ) from error
