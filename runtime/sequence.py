@@ -10,6 +10,7 @@ import signal
 
 from .exit_codes import ExitCode
 from .messages import Arm, Event, Message, Phase, Quit, Reset, Snapshot, Stop, Task
+from .policy.config import MAX_AGE_SHARE
 from .stages import (
     CONTROL_SILENCE_S,
     DEADLINES_S,
@@ -354,7 +355,9 @@ class Sequence:
         task = self.task
         assert task is not None
         p99_s = self.inference_p99_s
-        age_s = min(max(MIN_CHUNK_AGE_S, self.plan.frame_age_s + 2 * p99_s), 0.75 * self.plan.horizon_s)
+        age_s = min(
+            max(MIN_CHUNK_AGE_S, self.plan.frame_age_s + 2 * p99_s), MAX_AGE_SHARE * self.plan.horizon_s
+        )
         silence_s = max(MIN_SILENCE_S, 0.2 + 2 * p99_s)
         return Arm(task.task_id, not follow, follow, int(age_s * _SECOND), int(silence_s * _SECOND))
 

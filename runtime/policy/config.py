@@ -29,6 +29,17 @@ def frame_age_limit_ns(horizon_s: float) -> int:
     return round(min(0.5, max(0.2, horizon_s / 2)) * 1e9)
 
 
+MAX_AGE_SHARE = 0.75
+"""A chunk may rest on an observation of at most this share of its length: the rest is left to stop in."""
+PICTURE_S = 0.1
+"""What the picture itself may take until inference starts, when judging whether a computer is fast enough."""
+
+
+def fast_enough(horizon_s: float, p99_s: float) -> bool:
+    """Whether chunks with this inference time would be young enough on arrival to be accepted at all."""
+    return PICTURE_S + p99_s < MAX_AGE_SHARE * horizon_s
+
+
 class PolicyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

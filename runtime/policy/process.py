@@ -32,7 +32,7 @@ from ..exit_codes import ExitCode
 from ..messages import Event
 from .action_space import ActionSpace, ActionSpaceError, NonFiniteAction
 from .cameras_in import Cameras, FrameLimits
-from .config import PolicyConfig
+from .config import MAX_AGE_SHARE, PICTURE_S, PolicyConfig, fast_enough
 from .loop import PolicyLoop
 from .observer import JointHistory
 from .program import Program, ProgramError
@@ -125,11 +125,12 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
         "session_run_p50_ms": round(float(p50[1]), 3),
         "session_run_p99_ms": round(float(p99[1]), 3),
     }
-    horizon_ms = spec.action.steps * spec.action.dt_s * 1e3
-    if details["inference_p99_ms"] >= horizon_ms:
+    horizon_s = spec.action.steps * spec.action.dt_s
+    if not fast_enough(horizon_s, details["inference_p99_ms"] / 1e3):
         raise ProgramError(
-            f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts {horizon_ms:.0f} ms: "
-            "each would end before the next arrives; use a faster computer or precision, or longer chunks"
+            f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts {horizon_s * 1e3:.0f} "
+            f"ms: with a picture of {PICTURE_S * 1e3:.0f} ms it would arrive older than {MAX_AGE_SHARE:.0%} of "
+            "that; use a faster computer or precision, or longer chunks"
         )
     return program, details
 
