@@ -128,9 +128,9 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
     horizon_s = spec.action.steps * spec.action.dt_s
     if not fast_enough(horizon_s, details["inference_p99_ms"] / 1e3):
         raise ProgramError(
-            f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts {horizon_s * 1e3:.0f} "
-            f"ms: with a picture of {PICTURE_S * 1e3:.0f} ms it would arrive older than {MAX_AGE_SHARE:.0%} of "
-            "that; use a faster computer or precision, or longer chunks"
+            f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts "
+            f"{horizon_s * 1e3:.0f} ms: with a picture of {PICTURE_S * 1e3:.0f} ms it would arrive older than "
+            f"{MAX_AGE_SHARE:.0%} of that; use a faster computer or precision, or longer chunks"
         )
     return program, details
 
