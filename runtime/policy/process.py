@@ -129,8 +129,8 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
     if not fast_enough(horizon_s, details["inference_p99_ms"] / 1e3):
         raise ProgramError(
             f"inference takes {details['inference_p99_ms']:.0f} ms (p99), a chunk lasts "
-            f"{horizon_s * 1e3:.0f} ms: with a picture of {PICTURE_S * 1e3:.0f} ms it would arrive older than "
-            f"{MAX_AGE_SHARE:.0%} of that; use a faster computer or precision, or longer chunks"
+            f"{horizon_s * 1e3:.0f} ms: with a picture of {PICTURE_S * 1e3:.0f} ms it is older than "
+            f"{MAX_AGE_SHARE:.0%} of that on arrival; use a faster computer or precision, or longer chunks"
         )
     return program, details
 
