@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from ..runtime.arguments import number
+from .signals import EndedBySignal, unwinding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,12 +32,11 @@ class ExitCode(IntEnum):
     """The command line, the checkpoint or the output folder cannot be used."""
     INTERNAL = 5
     INTERRUPTED = 130
-    TERMINATED = 143
 
 
 EPILOG = """\
 exit codes: 0 done; 1 precision or parity failed, no bundle written; 2 usage, or the checkpoint, the
-recorded observations or the output folder cannot be used; 5 internal error; 130/143 by signal.
+recorded observations or the output folder cannot be used; 5 internal error; 129/130/143 by signal.
 
 examples:
   vla-export --fp16 model.pt          the checkpoint model.pt here -> ./model.vla
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "--observations", type=Path, metavar="FILE", help="recorded observations to judge parity by (.npz)"
     )
     out.add_argument(
-        "--max-error", type=_positive, metavar="RAD",
+        "--max-error", type=number(0, 1, unit="rad", low_excluded=True), metavar="RAD",
         help="largest error of a joint target, in place of the limit of the precision",
     )  # fmt: skip
     out.add_argument("--no-latency", action="store_true", help="do not measure latency")
@@ -85,22 +85,25 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs vla-export and returns its exit code."""
     options = parser().parse_args(arguments)
-    # As for Ctrl-C: unwinding removes what has been written so far.
-    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # Unwinding removes what has been written so far.
+        with unwinding():
+            return _run(options, _notes())
+    except KeyboardInterrupt:
+        return _fail(options, _notes(), ExitCode.INTERRUPTED, "interrupted; no bundle has been written")
+    except EndedBySignal as error:
+        text = f"ended by {error.name}; no bundle has been written"
+        return _fail(options, _notes(), error.exit_code, text)
+    except Exception as error:  # noqa: BLE001 (the outermost frame: a bug must not look like exit code 1)
+        _notes().print_exception()
+        return _fail(options, _notes(), ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}")
+
+
+def _notes() -> Console:
+    """Where progress and messages go."""
     from rich.console import Console
 
-    notes = Console(stderr=True, highlight=False)
-    try:
-        return _run(options, notes)
-    except KeyboardInterrupt:
-        return _fail(options, notes, ExitCode.INTERRUPTED, "interrupted; no bundle has been written")
-    except _Terminated:
-        return _fail(options, notes, ExitCode.TERMINATED, "terminated; no bundle has been written")
-    except Exception as error:  # noqa: BLE001 (the outermost frame: a bug must not look like exit code 1)
-        notes.print_exception()
-        return _fail(options, notes, ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}")
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return Console(stderr=True, highlight=False)
 
 
 def _run(options: argparse.Namespace, notes: Console) -> int:
@@ -182,28 +185,13 @@ def _remember(bundle: Path, notes: Console) -> None:
         notes.print(f"[yellow]note:[/] {error}", markup=True, soft_wrap=True)
 
 
-def _fail(options: argparse.Namespace, notes: Console, code: ExitCode, text: str, **more: object) -> int:
+def _fail(options: argparse.Namespace, notes: Console, code: int, text: str, **more: object) -> int:
     from rich.markup import escape
 
     notes.print(f"[red]vla-export:[/] {escape(text)}", soft_wrap=True)
     if options.json:
         print(json.dumps({"ok": False, "exit_code": int(code), "error": text, **more}, indent=1))
     return code
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError("must lie between 0 and 1 rad")
-    return value
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 
 
@@ -27,12 +28,9 @@ def number(
     low: float, high: float = math.inf, *, unit: str = "", low_excluded: bool = False
 ) -> Callable[[str], float]:
     """Finite numbers of `low` .. `high`, both included but for `low_excluded`."""
-    expected = f"a number above {low:g}" if low_excluded else f"a number from {low:g}"
-    if math.isfinite(high):
-        expected += f" up to {high:g}"
-    elif not low_excluded:
-        expected += " on"
-    expected += f" {unit}" if unit else ""
+    low_text = f"above {low:g}" if low_excluded else f"from {low:g}"
+    high_text = f" up to {high:g}" if math.isfinite(high) else "" if low_excluded else " on"
+    expected = f"a number {low_text}{high_text}{f', in {unit}' if unit else ''}"
 
     def parse(text: str) -> float:
         try:
@@ -46,6 +44,14 @@ def number(
         return value
 
     return parse
+
+
+def own_core(text: str) -> int:
+    """The number of a CPU core that this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    if not text.isdecimal() or int(text) not in cores:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of this process's cores: {cores}")
+    return int(text)
 
 
 def seed_number(text: str) -> int:

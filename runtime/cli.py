@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from pathlib import Path
 
+from .arguments import number, own_core, whole_number
 from .exit_codes import ExitCode, Refused, UsageError
 
 _EPILOG = """\
@@ -47,16 +47,21 @@ def make_parser() -> argparse.ArgumentParser:
         help="instruction; repeatable: one after another",
     )
     parser.add_argument(
-        "--duration", type=_positive, metavar="S", help="wall time for each task; default: until ended"
+        "--duration",
+        type=number(0, low_excluded=True, unit="s"),
+        metavar="S",
+        help="wall time for each task; default: until ended",
     )
     parser.add_argument(
         "--pause",
-        type=_not_negative,
+        type=number(0, unit="s"),
         default=0.0,
         metavar="S",
         help="wait at the start pose before each task",
     )
-    parser.add_argument("--control-hz", type=_rate, metavar="HZ", help="default: the robot file's")
+    parser.add_argument(
+        "--control-hz", type=number(10, 1000, unit="Hz"), metavar="HZ", help="default: the robot file's"
+    )
     parser.add_argument(
         "--rt",
         choices=("strict", "warn", "off"),
@@ -64,10 +69,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="real-time set-up: refuse, warn (default), or none",
     )
     parser.add_argument(
-        "--cpu", type=_core, metavar="N", help="core for control; default: the last one, with --rt off: any"
+        "--cpu",
+        type=own_core,
+        metavar="N",
+        help="core for control; default: the last one, with --rt off: any",
     )
     parser.add_argument(
-        "--threads", type=_threads, default=1, metavar="N", help="inference threads (default 1)"
+        "--threads", type=whole_number(1, 64), default=1, metavar="N", help="inference threads (default 1)"
     )
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the report")
     parser.add_argument("--events", type=Path, metavar="FILE", help="append every event as a JSON line")
@@ -121,49 +129,6 @@ def main(argv: list[str] | None = None) -> int:
         # The one broad net: an error of our own has its documented exit code, too.
         logging.getLogger("vla-run").exception("internal error, please report it")
         return ExitCode.INTERNAL
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = _number(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = _number(text)
-    if not 10 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not within 10 .. 1000 Hz")
-    return value
-
-
-def _core(text: str) -> int:
-    import os
-
-    cores = sorted(os.sched_getaffinity(0))
-    if int(text) not in cores:
-        raise argparse.ArgumentTypeError(f"core {text} is not one of {cores}")
-    return int(text)
-
-
-def _threads(text: str) -> int:
-    if not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"{text} is not within 1 .. 64")
-    return int(text)
 
 
 if __name__ == "__main__":
