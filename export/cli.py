@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.arguments import number
-from .signals import EndedBySignal, unwinding
+from .signals import EndedBySignal, held, unwinding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +107,7 @@ def _notes() -> Console:
 
 
 def _run(options: argparse.Namespace, notes: Console) -> int:
-    with notes.status("loading torch"):
+    with held(), notes.status("loading torch"):
         try:
             import onnxruntime  # noqa: F401
             import torch

@@ -38,6 +38,19 @@ def unwinding() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within it SIGINT and `ENDING` wait. For imports, where libraries turn a Ctrl-C into an `ImportError`.
+
+    Threads and processes started within inherit it for good; a thread started before still takes signals.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *ENDING))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
     # The unwinding itself must not be interrupted. Not SIG_IGN: children would inherit that, and never end.
     for ending in ENDING:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from .signals import held
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -29,7 +28,8 @@ def mapped(
     others = multiprocessing.active_children()
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
-        with _held():
+        # The workers inherit that, and for good.
+        with held():
             futures = [executor.submit(function, item) for item in items]
         yield (future.result() for future in futures)
     finally:
@@ -37,16 +37,6 @@ def mapped(
         for child in multiprocessing.active_children():
             if child not in others:
                 child.kill()
-
-
-@contextlib.contextmanager
-def _held() -> Iterator[None]:
-    """Signals wait until its end. Processes started meanwhile inherit that, and for good."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...runtime.arguments import number, seed_number, whole_number
-from ..signals import EndedBySignal, unwinding
+from ..signals import EndedBySignal, held, unwinding
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demos(options: argparse.Namespace) -> int:
     if not _writable(options.out):
         return EXIT_USAGE
-    from .demonstrations import collect, save_demonstrations
+    with held():
+        from .demonstrations import collect, save_demonstrations
 
     with _bar() as bar:
         task = bar.add_task("episodes", total=options.episodes, note="")
@@ -84,12 +85,13 @@ def _demos(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace, words: Sequence[str]) -> int:
     if not all(_writable(path) for path in (options.out, options.observations) if path):
         return EXIT_USAGE
-    import torch
+    with held():
+        import torch
 
-    from ...drivers.robots.schema import load_robot
-    from .demonstrations import DemonstrationError, load_demonstrations
-    from .fit import HELD_OUT, Budget, Progress, fit
-    from .observations import save_observations
+        from ...drivers.robots.schema import load_robot
+        from .demonstrations import DemonstrationError, load_demonstrations
+        from .fit import HELD_OUT, Budget, Progress, fit
+        from .observations import save_observations
 
     try:
         demonstrations = load_demonstrations(options.data)
