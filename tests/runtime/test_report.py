@@ -140,8 +140,14 @@ def test_a_run_refused_before_its_processes_has_the_same_keys(log: RunLog, resol
 def test_the_summary_says_what_happened(log: RunLog, resolved: Resolved):
     log.stops = ["frozen_camera: front"]
     text = "\n".join(summary_lines(build_report(log, resolved, {})))
-    for part in ("finished (exit code 0)", "time is up (10.0 s)", "p99.9", "5 missed (0.500%: 4 woke late, 1 after a tick",
-                 "2 times run out", "protective stop: frozen_camera"):  # fmt: skip
+    for part in (
+        "finished (exit code 0)",
+        "time is up (10.0 s)",
+        "p99.9",
+        "5 missed (0.500%: 4 woke late, 1 after a tick",
+        "2 times run out",
+        "protective stop: frozen_camera",
+    ):
         assert part in text
 
 
