@@ -17,12 +17,15 @@ SHIPPED = {"demo": MODEL}
 
 
 def locate(name: str) -> Path:
-    """The path of a checkpoint given by path or by a shipped name; a path wins. Raises `SourceError`."""
+    """The path of a checkpoint given by path or by a shipped name. Raises `SourceError`.
+
+    A file of that name wins; a folder (the runs of a demo, say) does not hide a shipped checkpoint.
+    """
     path = Path(name)
+    if name in SHIPPED and not path.is_file():
+        return SHIPPED[name]
     if path.exists():
         return path
-    if name in SHIPPED:
-        return SHIPPED[name]
     raise SourceError(
         f"the checkpoint {name} does not exist; give a path, or the name of one that comes with Holdfast "
         f"({', '.join(SHIPPED)})"

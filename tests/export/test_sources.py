@@ -133,7 +133,10 @@ def test_other_files(tmp_path: Path, save: Save) -> None:
 def test_names_of_shipped_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert locate("demo") == MODEL
-    (tmp_path / "demo").write_text("a path wins")
+    (tmp_path / "demo").mkdir()
+    assert locate("demo") == MODEL, "a folder of that name hides nothing"
+    (tmp_path / "demo").rmdir()
+    (tmp_path / "demo").write_text("a file wins")
     assert locate("demo") == Path("demo")
     with pytest.raises(SourceError, match=r"model\.pt does not exist"):
         locate("model.pt")
