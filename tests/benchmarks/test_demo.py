@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from holdfast.benchmarks import cli
 from holdfast.benchmarks.cyclictest import Lateness, lateness
 from holdfast.benchmarks.demo_attempts import Attempt, EventFile, Outcome, Referee, draw_attempts, tally
 from holdfast.benchmarks.demo_report import passed, timing_rows
-from holdfast.benchmarks.demo_run import DemoError, DemoResult, claimed
+from holdfast.benchmarks.demo_run import DemoError, DemoResult, claimed, export_demo
 from holdfast.benchmarks.intervals import share_text, wilson
 
 
@@ -215,3 +216,17 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
         pass
     with claimed(tmp_path):
         pass
+
+
+def test_an_export_leaves_the_note_of_the_last_bundle_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        given.update(options)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert export_demo(tmp_path, quiet=True) == tmp_path / "demo.vla"
+    assert given["env"]["XDG_STATE_HOME"] == str(tmp_path / "state")
