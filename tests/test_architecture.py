@@ -23,8 +23,11 @@ PURE = (
     "executor",
     "gate",
     "gate_table",
+    "requests",
+    "settle",
     "smoother",
     "state",
+    "watch",
 )
 """Modules of runtime/control that have neither clock nor I/O; nor has what they use of it."""
 SHARED_WITH_EXPORT = (
