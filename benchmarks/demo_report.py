@@ -42,7 +42,9 @@ def timing_rows(report: dict[str, Any], beside: Lateness | str) -> list[Row]:
     if not stages or not deadlines:
         return [Row("deadlines", "vla-run reported none")]
     missed = deadlines["missed_fraction"]
+    by = deadlines["missed_by"]
     slots = f"{deadlines['missed']:.0f} of {deadlines['ticks']:.0f} = {missed:.2%}"
+    reasons = f"{by['woke_late']} woke late, {by['tick_overran']} after a tick that ran over"
     rows = [
         Row("control rate", f"{rates['average_hz']:.2f} Hz, worst second {rates['worst_second_hz']:.0f} Hz")
     ]
@@ -54,6 +56,7 @@ def timing_rows(report: dict[str, Any], beside: Lateness | str) -> list[Row]:
     else:
         rows.append(Row("missed slots", slots))
         rows.append(Row("  cyclictest", f"not measured: {beside}"))
+    rows.append(Row("  by reason", reasons))
     if wake:
         rows.append(Row("wake-up lateness p99", f"{wake['p99_ms']:.3f} ms (p50 {wake['p50_ms']:.3f})"))
         if isinstance(beside, Lateness):

@@ -168,6 +168,7 @@ def report(missed: int) -> dict[str, Any]:
             "ticks": 1000,
             "missed": missed,
             "missed_fraction": missed / 1000,
+            "missed_by": {"woke_late": missed, "tick_overran": 0},
             "starved": 0,
             "rejected_chunks": 0,
         },
