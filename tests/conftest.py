@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,13 @@ def _missing(library: str) -> bool:
 
 # The tests of export import torch when they are collected.
 collect_ignore = ["export"] if _missing("torch") else []
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background, or under nohup, has these signals ignored, and every
+    process started from here would inherit that; the tests send them."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
