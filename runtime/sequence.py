@@ -322,6 +322,8 @@ class Sequence:
             self._code = ExitCode.REFUSED
             self.reason = self.reason or "the control process refused to start"
         elif status == ExitCode.PROTECTIVE_STOP:
+            if not self.stops:
+                self.reason = "control could not take the torque back: motors may hold; see the events"
             self._stopped = True
         elif status not in expected or (status == 0 and self.stage != Stage.QUITTING):
             self._internal(

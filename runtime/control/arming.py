@@ -43,6 +43,8 @@ class Torque:
         self._options = options
         self._config = config
         self.on = False
+        self.doubtful = False
+        """Whether motors may hold torque that this run gave them and could not take back."""
 
     def switch_on(self, joint: JointState) -> JointState:
         """Goal := measured, read back, then torque; returns the sample that is held.
@@ -71,30 +73,32 @@ class Torque:
             self._arm.energise()
         except (DriverError, GateDenied, ValueError) as error:
             after = self._after_failure(any(held_before))
-            self._restore_latch(latched)
+            if not self.doubtful:
+                self._restore_latch(latched)
             raise Refused(f"arming failed, {after}: {error}") from error
         self._gate.phase = GatePhase.RUN
         return joint
 
     def switch_off(self) -> str | None:
-        """Torque off for every motor; None, or why some may still hold."""
+        """Torque off for every motor; None, or why some may still hold (then it may be tried again)."""
         if not self.on:
             return None
         self._gate.phase = GatePhase.STOP
-        self.on = False
         try:
             self._arm.release()
         except (BusError, GateDenied) as error:
+            self.doubtful = True
             return str(error)
+        self.on = self.doubtful = False
         return None
 
     def _after_failure(self, held_before: bool) -> str:
-        if held_before:
-            # Letting go of an arm that a former run left holding would drop it.
-            self.on = False
-            return "the motors hold as before"
         if not self.on:
             return "no torque was given"
+        if held_before:
+            # Letting go of an arm that a former run left holding would drop it.
+            self.doubtful = True
+            return "torque is left as it is, because the arm was being held"
         problem = self.switch_off()
         return "torque is off again" if problem is None else f"some motors may hold torque ({problem})"
 

@@ -127,7 +127,7 @@ class ControlCore:
             state = replace(state, quitting="here")
         age = now_ns - (state.joint.stamp_ns if state.joint else 0)
         if condition.code in _BUS_LOST or age > self.config.joint_state_max_age_ns:
-            state = replace(state, silent=True)
+            state = replace(state, silent=True, goal=None if state.phase == Phase.STOPPED else state.goal)
         if state.quitting is not None and condition.code in _POLICY_CONDITIONS:
             return state
         if state.latched or state.phase in (Phase.STOPPED, Phase.RELEASED):
@@ -188,13 +188,14 @@ class ControlCore:
             state = replace(state, starved=True, counters=counters)
         after: Motion | None = None
         if target is not None and state.joint is not None:
-            clamped = chain.clamp_target(target, state.joint.position, self.config)
-            state = self._count_clamps(state, clamped.reasons, notes)
+            if state.phase != Phase.STOPPED:
+                clamped = chain.clamp_target(target, state.joint.position, self.config)
+                state = self._count_clamps(state, clamped.reasons, notes)
+                target = clamped.target
             try:
                 # A pose is approached in the shortest time, a path with a constant lookahead.
                 duration_s = LOOKAHEAD_S if state.phase == Phase.RUN else 0.0
-                wanted = clamped.target
-                after = self.smoother.toward(before, wanted.position, wanted.velocity, duration_s)
+                after = self.smoother.toward(before, target.position, target.velocity, duration_s)
                 violation = chain.check_setpoint(before, after, self.config, self.smoother)
                 refused = Condition(violation.code, violation.text) if violation else None
             except SmootherError as error:

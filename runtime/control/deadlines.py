@@ -19,8 +19,8 @@ SETTLED_NS = 100_000_000
 """How long the arm must stand at a pose before it counts as reached."""
 ARRIVAL_NS = 3_000_000_000
 """How long the arm may take to arrive after a pose is fully commanded."""
-PRESSING = frozenset({"stalled", "load", "following_error"})
-"""Stops after which the arm presses against something: the command is eased back to the arm."""
+EASE_WAIT_NS = 500_000_000
+"""After a stop the command is eased back once the arm stands, or after this time if it does not."""
 START_TOLERANCE = 0.05
 """How far outside the position limits a joint may rest when torque is switched on (rad)."""
 START_PERCENT = 5.0
@@ -127,6 +127,10 @@ class SlotAccount:
             previous_total=previous_total,
             previous_missed=previous_missed,
         )
+
+    def restarted(self) -> SlotAccount:
+        """Row and window begin anew; the totals stay."""
+        return SlotAccount(total=self.total, late=self.late, overrun=self.overrun)
 
     @property
     def window_fraction(self) -> float:

@@ -13,6 +13,7 @@ from ...drivers.arm import Arm
 from ...drivers.errors import BusError, Disconnected
 from ...drivers.types import JointState
 from ..channel import Channel
+from ..messages import Phase
 from .arming import Options, Refused, Torque
 from .clock import Grid, Wake
 from .core import ControlCore
@@ -89,9 +90,7 @@ class ControlLoop:
         telemetry.stages.add("wake_late", wake.late_ns)
         telemetry.rates.tick(wake.wake_ns)
         joint = self._read()
-        pending, self._pending = self._pending, []
-        terminated, self._terminated = self._terminated, False
-        inbox = self._inboxes.collect(wake, pending, terminated)
+        inbox = self._inboxes.collect(wake, self._pending, self._terminated)
         if self._may_arm(inbox):
             self._energise(joint)
             # The slots that passed meanwhile, and before, are no misses of this run.
@@ -99,17 +98,19 @@ class ControlLoop:
             joint = self._read()
         before = self._clock()
         self.state, output = self.core.step(self.state, before, self._core_joint(joint), inbox)
+        # Only what the core has seen may be forgotten.
+        self._pending, self._terminated = [], False
         telemetry.stages.add("step", self._clock() - before)
         if output.setpoint is not None and self.torque.on:
             self._write(output.setpoint)
         now = self._clock()
         if output.new_chunk_id and inbox.chunk is not None:
             telemetry.chunk_used(inbox.chunk, self._inboxes.chunk_sent_ns, wake, now)
-        if output.release:
-            self._release()
         for note in output.notes:
             telemetry.report(note)
             self._remember(note)
+        if output.release:
+            self._release()
         telemetry.tick_done(self.state, self._measured, now)
         telemetry.stages.add("tick", self._clock() - wake.wake_ns)
         return output.finish
@@ -183,7 +184,8 @@ class ControlLoop:
         """Keeps the stop's reason in the latch file, once the arm is at rest: storage may be slow. That the
         run has not ended well stands there since arming."""
         stop = self.state.stop
-        if not self.options.dry_run and note.code in ("stopped", "reset"):
+        accepted = note.code == "reset" and stop is None
+        if not self.options.dry_run and (note.code == "stopped" or accepted):
             self._keep(*((stop.code, stop.text) if stop else UNFINISHED))
 
     def _keep(self, code: str, text: str) -> None:
@@ -193,15 +195,31 @@ class ControlLoop:
             self.telemetry.report(Note("latch_failed", f"the reason could not be kept: {error}"))
 
     def _survive(self, error: Exception) -> Finish | None:
-        """An error of our own: the arm brakes; if it goes on, the motors hold and the process ends."""
+        """An error of our own: the arm brakes all the same; once at rest, if it goes on, the motors hold and
+        the process ends."""
         traceback.print_exception(error, file=sys.stderr)
         self._errors += 1
-        if not self.torque.on and not self.options.dry_run:
+        if self.state.motion is None:
+            self._release()
             raise error
-        self._pending.append(Condition("internal", f"{type(error).__name__}: {error}"))
-        if self._errors < MAX_ERRORS:
+        text = f"{type(error).__name__}: {error}"
+        conditions = (*self._pending, Condition("internal", text))
+        try:
+            inbox = Inbox(conditions=conditions, slots_run=0, heard_policy=True, heard_supervisor=True)
+            self.state, output = self.core.step(self.state, self._clock(), None, inbox)
+            self._pending = []
+            if output.setpoint is not None and self.torque.on:
+                self.arm.command(output.setpoint)
+            for note in output.notes:
+                self.telemetry.report(note)
+            going_on = self._errors < MAX_ERRORS or self.state.phase == Phase.STOPPING
+        except Exception:  # noqa: BLE001 - nothing is left that could bring the arm to rest
+            traceback.print_exc(file=sys.stderr)
+            going_on = False
+        if going_on:
             return None
         self.crashed = True
+        self._keep("internal", text)
         return "hold"
 
     def _release(self) -> None:
@@ -215,7 +233,7 @@ class ControlLoop:
         report = self.telemetry.report
         if self.state.motion is not None and self.options.dry_run:
             report(Note("released", "dry run: torque was not touched"))
-        elif self.state.motion is not None:
+        elif self.state.motion is not None or self.torque.on:
             if finish == "release":
                 self._release()
             if self.torque.on or self.release_failed:

@@ -185,7 +185,7 @@ def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
         loop.run()
     except (Refused, DriverError) as error:
         _refuse(supervisor, str(error))
-        return 3
+        return 4 if loop.torque.doubtful else 3
     finally:
         loop.arm.close()
     del realtime_set_up  # It keeps a file open whose setting holds only while it is.

@@ -73,9 +73,11 @@ def _arm(state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes:
 
 def _why_no_reset(state: CoreState, config: CoreConfig, now_ns: int) -> str | None:
     if state.phase == Phase.RELEASED:
-        return "the motors are released; quit, and start again with --reset"
+        return "the stop released the motors; quit, and start again with --reset"
     if state.phase != Phase.STOPPED or state.joint is None:
         return "nothing is latched, or the arm is still moving"
+    if not state.silent and (not state.eased or state.goal is not None):
+        return "the arm is still coming to rest; try again"
     if state.silent:
         return (
             "the motors were silent and may have lost power, with it their goals and limits; quit, and start "
@@ -109,7 +111,9 @@ def _reset(state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note])
         motion=Motion.at_rest(held),
         stop=None,
         goal=None,
+        eased=False,
         seen=frozenset(),
+        slots=state.slots.restarted(),
         overload_since_ns=none,
         stalled_since_ns=none,
         clamped=(),

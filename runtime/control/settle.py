@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..messages import Phase
 from .config import CoreConfig
-from .deadlines import ARRIVAL_NS, PRESSING, SETTLED_NS
+from .deadlines import ARRIVAL_NS, EASE_WAIT_NS, SETTLED_NS
 from .requests import begin_return
 from .smoother import Motion
 from .state import Condition, CoreState, Finish, Note
@@ -33,7 +33,7 @@ def settle(
     """The next state; how the run ends, if it does; whether to release now (category 1); a condition."""
     assert state.motion is not None
     if not at_rest(state.motion):
-        return state, None, False, None
+        return replace(state, at_goal_ns=0, settled_ns=0), None, False, None
     if state.phase == Phase.RETURN:
         state, there = _arrival(state, config, now_ns)
         if state.at_goal_ns and not there and now_ns - state.at_goal_ns > ARRIVAL_NS:
@@ -46,9 +46,14 @@ def settle(
                 return state, "release", False, None
     if state.phase == Phase.STOPPING:
         if state.latched:
-            return _stopped(state, config, notes)
+            return _stopped(state, config, now_ns, notes)
         notes.append(Note("holding", state.stop.text if state.stop else "stopped"))
         state = replace(state, phase=Phase.HOLD, stop=None)
+    if state.phase == Phase.STOPPED:
+        state = _ease(state, config, now_ns)
+        done = state.silent or (state.eased and state.goal is None)
+        finish = _end_after_fault(state, config) if state.latched else "hold"
+        return state, finish if done else None, False, None
     if state.quitting is None:
         return state, None, False, None
     if state.latched:
@@ -56,33 +61,57 @@ def settle(
     if state.phase != Phase.HOLD:
         return state, None, False, None
     state, finish = _leave(state, config, notes)
+    if finish == "hold":
+        # An arm that is left holding must not be left pressing either.
+        return replace(state, phase=Phase.STOPPED, goal=None, eased=False, rest_ns=now_ns), None, False, None
     return state, finish, False, None
 
 
 def _stopped(
-    state: CoreState, config: CoreConfig, notes: list[Note]
+    state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]
 ) -> tuple[CoreState, Finish | None, bool, Condition | None]:
-    code = state.stop.code if state.stop else ""
-    notes.append(Note("stopped", f"at rest; {code}"))
-    release = config.stop_category == 1
-    phase = Phase.RELEASED if release else Phase.STOPPED
-    goal = _eased(state, config) if code in PRESSING else None
-    state = replace(state, phase=phase, goal=goal, goal_event="")
-    return state, _end_after_fault(state, config), release, None
+    notes.append(Note("stopped", f"at rest; {state.stop.code if state.stop else ''}"))
+    if config.stop_category == 1:
+        state = replace(state, phase=Phase.RELEASED)
+        return state, _end_after_fault(state, config), True, None
+    state = replace(state, phase=Phase.STOPPED, goal=None, goal_event="", eased=False, rest_ns=now_ns)
+    return state, None, False, None
 
 
-def _eased(state: CoreState, config: CoreConfig) -> tuple[float, ...] | None:
-    """Where to take the command so that a blocked joint presses no more than it needs to hold itself up.
-    A gripper keeps its grip."""
-    if state.joint is None or state.motion is None:
-        return None
-    eased = []
-    for i, commanded in enumerate(state.motion.position):
-        droop = _DROOP * config.lead[i]
-        measured = state.joint.position[i]
-        near = max(measured - droop, min(measured + droop, commanded))
-        eased.append(commanded if config.gripper[i] else near)
-    return tuple(eased)
+def _ease(state: CoreState, config: CoreConfig, now_ns: int) -> CoreState:
+    """Once the arm stands after a stop, takes the command to where no joint presses more than it may need
+    to hold itself up: somebody may have stopped the arm because it pressed on them. A gripper keeps its grip.
+    """
+    assert state.motion is not None
+    if state.silent or state.joint is None:
+        return replace(state, goal=None)
+    if state.eased:
+        # At rest with a goal: it has been reached.
+        return replace(state, goal=None)
+    stands = all(
+        gripper or abs(velocity) <= _STANDS * limit
+        for gripper, velocity, limit in zip(
+            config.gripper, state.joint.velocity, config.kinematic.velocity, strict=True
+        )
+    )
+    if not stands and now_ns - state.rest_ns < EASE_WAIT_NS:
+        return state
+    goal = tuple(
+        commanded
+        if config.gripper[i]
+        else _toward(
+            commanded, state.joint.position[i], _DROOP * config.lead[i], config.low[i], config.high[i]
+        )
+        for i, commanded in enumerate(state.motion.position)
+    )
+    return replace(state, eased=True, goal=None if goal == state.motion.position else goal)
+
+
+def _toward(commanded: float, measured: float, droop: float, low: float, high: float) -> float:
+    """`commanded`, or the nearest value that is at most `droop` from `measured`, never further outside the
+    limits than it was."""
+    near = max(measured - droop, min(measured + droop, commanded))
+    return max(min(low, commanded), min(max(high, commanded), near))
 
 
 def _arrival(state: CoreState, config: CoreConfig, now_ns: int) -> tuple[CoreState, bool]:

@@ -94,6 +94,10 @@ class CoreState:
     """Since when the goal has been fully commanded; 0 for not yet."""
     settled_ns: int = 0
     """Since when the arm itself has stood at it; 0 for not yet."""
+    eased: bool = False
+    """Whether the command has been eased back to the arm since the stop."""
+    rest_ns: int = 0
+    """Since when the command has been at rest after a stop; 0 for not."""
     silent: bool = False
     """The motors were silent for too long: they may have lost power, and with it their goals and limits."""
     seen: frozenset[str] = frozenset()

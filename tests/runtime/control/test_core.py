@@ -11,6 +11,7 @@ from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.state import Condition, CoreState, Inbox
 from holdfast.runtime.messages import Phase
 
+from .test_core_properties import check_limits
 from .world import MS, Bench, arm, chunk, config
 
 HERE = (0.2, -0.3, 10.0)
@@ -245,15 +246,17 @@ def test_after_a_stop_nothing_moves_until_a_person_resets_and_arms() -> None:
     assert "at_start" in bench.codes()
 
 
-def test_a_reset_takes_the_place_to_which_the_arm_was_pushed() -> None:
+def test_an_arm_that_was_pushed_away_is_not_pulled_back() -> None:
     bench = Bench(arm_follows=False)
     bench.arm_at = (0.7, -0.3, 10.0)
     bench.tick()
     assert bench.stop_code() == "following_error"
-    bench.run(5)
     bench.tick(Inbox(reset=True))
-    bench.tick()
-    assert bench.setpoints[-1] == (0.7, -0.3, 10.0)
+    assert "coming to rest" in bench.notes[-1].text
+    bench.run(150)
+    bench.tick(Inbox(reset=True))
+    assert bench.state.phase == Phase.HOLD
+    assert bench.setpoints[-1][0] == pytest.approx(0.7 - 0.3 / 4, abs=1e-3)
 
 
 def test_a_reset_is_refused_while_the_fault_stands() -> None:
@@ -355,19 +358,63 @@ def test_motors_that_were_silent_are_never_sent_to_where_the_arm_was() -> None:
     assert bench.tick().setpoint is None
 
 
-def test_a_blocked_joint_is_not_pressed_on_after_the_stop() -> None:
+def pressing() -> Bench:
+    """An arm held back by something, its command as far ahead as is allowed."""
     bench = Bench(arm_follows=False)
     bench.start()
-    for i in range(1, 120):
+    for i in range(1, 40):
         bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 60.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
-    assert bench.stop_code() == "stalled"
-    pressed = max(point[0] for point in bench.setpoints)
+    assert bench.setpoints[-1][0] > 0.2 + 0.25
+    return bench
+
+
+@pytest.mark.parametrize("code", ["stalled", "requested", "policy_lost"])
+@pytest.mark.parametrize("ending", [False, True])
+def test_no_stop_goes_on_pressing_whoever_asked_for_it(code: str, ending: bool) -> None:
+    bench = pressing()
     grip = bench.setpoints[-1][2]
-    bench.run(100)
-    assert pressed > 0.2 + 0.25
+    stop = (Condition(code, "test"),)
+    finish = bench.tick(Inbox(conditions=stop, quit="here" if ending else None)).finish
+    for _ in range(200):
+        finish = finish or bench.tick().finish
+    assert finish == ("hold" if ending else None)
     assert bench.setpoints[-1][0] == pytest.approx(0.2 + 0.3 / 4, abs=0.01)
-    assert bench.setpoints[-1][2] == pytest.approx(grip, abs=1.0), "a gripper keeps its grip"
-    assert bench.state.phase == Phase.STOPPED
+    assert bench.setpoints[-1][2] == pytest.approx(grip, abs=5.0), "a gripper keeps its grip"
+    check_limits(bench.setpoints)
+
+
+def test_motors_that_fall_silent_while_the_command_is_eased_get_nothing_more() -> None:
+    bench = pressing()
+    bench.tick(Inbox(conditions=(Condition("stalled", "test"),)))
+    bench.run(60)
+    for _ in range(60):
+        bench.tick(bus=False)
+    bench.arm_at = (-0.5, -1.2, 0.0)
+    count = len(bench.setpoints)
+    bench.run(100)
+    assert len(bench.setpoints) == count
+    assert bench.tick(Inbox(quit="park")).finish == "hold"
+
+
+def test_a_stopped_arm_in_a_shaking_hand_still_ends_the_run() -> None:
+    bench = pressing()
+    finish = bench.tick(Inbox(conditions=(Condition("requested", "test"),), quit="here")).finish
+    for i in range(300):
+        bench.arm_at = (0.2 + 0.1 * (i % 2), -0.3, 10.0)
+        finish = finish or bench.tick().finish
+    assert finish == "hold"
+
+
+def test_a_reset_forgets_the_missed_slots_that_led_to_the_stop() -> None:
+    bench = Bench()
+    for i in range(400):
+        bench.tick(Inbox(slots_late=1 if i % 10 == 0 else 0))
+    assert bench.stop_code() == "missed_fraction"
+    bench.run(100)
+    bench.tick(Inbox(reset=True))
+    bench.run(50)
+    assert bench.state.phase == Phase.HOLD
+    assert bench.state.slots.missed == 40
 
 
 def test_parking_against_an_obstacle_never_releases() -> None:

@@ -1,0 +1,185 @@
+"""The loop around the core, where an error of our own or a motor that refuses meets an energised arm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers.arm import CheckRow, MotorInfo
+from holdfast.drivers.errors import Disconnected, MotorFault
+from holdfast.drivers.types import JointState
+from holdfast.runtime.channel import Channel, channel_pair
+from holdfast.runtime.control.arming import Options, Refused
+from holdfast.runtime.control.core import ControlCore
+from holdfast.runtime.control.gate import FeetechGate
+from holdfast.runtime.control.latch import LatchFile
+from holdfast.runtime.control.loop import ControlLoop
+from holdfast.runtime.messages import Arm as ArmMessage
+from holdfast.runtime.messages import Event, Quit
+
+from .world import MS, config, joint_state
+
+
+@dataclass
+class FakeArm:
+    """An arm at the seam `drivers.arm.Arm` that reaches each setpoint, until it is told to misbehave."""
+
+    guard: FeetechGate
+    at: tuple[float, ...] = (0.5, 0.4, 10.0)
+    on: list[bool] = field(default_factory=lambda: [False] * 3)
+    written: list[tuple[float, ...]] = field(default_factory=list)
+    releases: int = 0
+    read_fails: Exception | None = None
+    energise_fails: Exception | None = None
+    release_fails: Exception | None = None
+
+    def connect(self) -> list[MotorInfo]:
+        return []
+
+    def check(self) -> list[CheckRow]:
+        return []
+
+    def read(self) -> JointState:
+        if self.read_fails is not None:
+            raise self.read_fails
+        return joint_state(self.at, time.monotonic_ns())
+
+    def torque(self) -> tuple[bool, ...]:
+        return tuple(self.on)
+
+    def prepare(self, *, write_gains: bool = False) -> JointState:
+        return self.read()
+
+    def energise(self) -> None:
+        self.on[0] = True
+        if self.energise_fails is not None:
+            raise self.energise_fails
+        self.on = [True] * 3
+
+    def command(self, positions: tuple[float, ...]) -> None:
+        self.written.append(tuple(positions))
+        self.at = tuple(positions)
+
+    def release(self) -> None:
+        self.releases += 1
+        if self.release_fails is not None:
+            raise self.release_fails
+        self.on = [False] * 3
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Scene:
+    loop: ControlLoop
+    arm: FakeArm
+    supervisor: Channel
+    policy: Channel
+
+    def events(self) -> list[str]:
+        return [
+            f"{e.message.code}: {e.message.text}"
+            for e in self.supervisor.receive_all()
+            if isinstance(e.message, Event)
+        ]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    ours_s, theirs_s = channel_pair()
+    ours_p, theirs_p = channel_pair()
+    gate = FeetechGate()
+    arm = FakeArm(gate)
+    options = Options("serial:/dev/fake", False, False, (0.05, 0.05, 5.0), lambda resting: {})
+    loop = ControlLoop(
+        ControlCore(config()),
+        arm,  # pyright: ignore[reportArgumentType]
+        gate,
+        Channel(theirs_s, 1),
+        Channel(theirs_p, 1),
+        LatchFile(tmp_path / "latch.json"),
+        options,
+    )
+    return Scene(loop, arm, Channel(ours_s, 1), Channel(ours_p, 1))
+
+
+def test_an_error_of_our_own_in_motion_brakes_the_arm_before_the_process_ends(scene: Scene) -> None:
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    read = scene.arm.read
+
+    def breaks_in_motion() -> JointState:
+        if len(scene.arm.written) >= 15:
+            raise RuntimeError("a bug")
+        return read()
+
+    scene.arm.read = breaks_in_motion  # pyright: ignore[reportAttributeAccessIssue]
+    assert scene.loop.run() == "hold"
+    assert scene.loop.crashed
+    path = [point[0] for point in scene.arm.written]
+    steps = [abs(b - a) for a, b in pairwise(path)]
+    assert max(steps) > 0.002, "it was moving"
+    assert steps[-1] < 1e-3, "it came to rest"
+    assert "a bug" in (scene.loop.latch.reason() or "")
+    assert any(event.startswith("stop: internal") for event in scene.events())
+
+
+def test_a_motor_that_refuses_torque_has_the_others_let_go(scene: Scene) -> None:
+    scene.arm.energise_fails = MotorFault("motor 2 refuses", 2)
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    with pytest.raises(Refused, match="torque is off again"):
+        scene.loop.run()
+    assert scene.arm.releases == 1
+    assert scene.loop.latch.reason() is None
+
+
+def test_an_arm_that_a_former_run_left_holding_is_not_dropped_by_a_failed_arming(scene: Scene) -> None:
+    scene.arm.on = [True, True, True]
+    scene.arm.energise_fails = MotorFault("motor 2 refuses", 2)
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    with pytest.raises(Refused, match="was being held"):
+        scene.loop.run()
+    assert scene.arm.releases == 0
+
+
+def test_motors_that_can_neither_be_armed_nor_released_stay_latched(scene: Scene) -> None:
+    scene.arm.energise_fails = scene.arm.release_fails = Disconnected("gone")
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    with pytest.raises(Refused, match="may hold torque"):
+        scene.loop.run()
+    assert scene.loop.torque.doubtful
+    assert scene.loop.latch.reason() is not None
+
+
+def test_torque_is_not_given_to_who_asks_for_an_end_in_the_same_breath(scene: Scene) -> None:
+    scene.arm.release_fails = Disconnected("gone")
+    scene.arm.at = (0.0, -0.5, 0.0)
+    scene.supervisor.send(ArmMessage(1, False, False, 300 * MS, 300 * MS))
+    scene.supervisor.send(Quit(park=True))
+    # Armed and asked to end in one breath: no torque is given.
+    assert scene.loop.run() == "release"
+    assert scene.arm.on == [False] * 3
+    assert not scene.arm.written
+
+
+def test_torque_that_cannot_be_taken_back_at_the_end_is_said_and_latched(scene: Scene) -> None:
+    scene.arm.release_fails = Disconnected("gone")
+    scene.arm.at = (0.0, -0.5, 0.0)
+    scene.supervisor.send(ArmMessage(1, False, False, 300 * MS, 300 * MS))
+    energise = scene.arm.energise
+
+    def then_quit() -> None:
+        energise()
+        scene.supervisor.send(Quit(park=True))
+
+    scene.arm.energise = then_quit  # pyright: ignore[reportAttributeAccessIssue]
+    scene.loop.run()
+    assert scene.loop.release_failed
+    events = scene.events()
+    assert any(event.startswith("held") for event in events)
+    assert not any(event.startswith("released") for event in events)
+    assert "release_failed" in (scene.loop.latch.reason() or "")
