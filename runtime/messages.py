@@ -202,13 +202,8 @@ class Arm:
     """Longest time without a chunk or heartbeat of the policy."""
 
     def pack(self) -> bytes:
-        return self._FIXED.pack(
-            self.task_id,
-            self.return_to_start,
-            self.follow,
-            self.chunk_age_limit_ns,
-            self.silence_limit_ns,
-        )
+        flags = (self.return_to_start, self.follow)
+        return self._FIXED.pack(self.task_id, *flags, self.chunk_age_limit_ns, self.silence_limit_ns)
 
     @classmethod
     def unpack(cls, body: bytes) -> Arm:
