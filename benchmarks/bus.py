@@ -38,9 +38,9 @@ CPU_BUDGET_US = 100.0
 FLOOR_BUDGET = 1.10
 
 SIMULATED = """\
-Measured on the simulator, which hands each answer over 4 % of its wire time and 8 us early, to make up for
-the pty that carries it. `x floor` contains that: it compares drivers and is no promise about a real bus. How
-long a cycle takes also depends on what else this machine does: a missed budget leaves the exit code at 0."""
+Measured on the simulator, whose answers never come sooner than the wire could carry them; the pty that does
+carry them adds its own delay. How long a cycle takes also depends on what else this machine does: a missed
+budget leaves the exit code at 0."""
 
 COLUMNS = {
     "floor us": ("floor_us", 0),

@@ -25,9 +25,8 @@ Clock = Callable[[], int]
 
 BITS_PER_BYTE = 10
 """8N1: a start bit, eight bits, a stop bit."""
-EARLIEST = 0.9
-"""A reply may come this much sooner than the wire's nominal time: clocks of motors are 3 % off at worst, and
-a short reply is only a dozen bytes."""
+EARLIEST = 0.95
+"""A reply may come this much sooner than the wire's nominal time: clocks of motors are 3 % off at worst."""
 PACKET_BYTES = 62
 """A USB adapter hands over at most this much at once: longer answers arrive in several packets."""
 FIRST_LOOK = 0.85

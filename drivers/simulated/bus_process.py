@@ -11,7 +11,7 @@ import json
 import select
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,6 @@ from .world import World
 STEP_NS = round(World.STEP_S * 1e9)
 SPIN_NS = 50_000
 """It wakes up so long before a reply is due and watches the clock: timers are that late."""
-PTY_NS = 8_000
-"""A pty takes longer than this to carry bytes in and out again, however idle or busy the machine."""
-FAST_CLOCK = 0.04
-"""Replies come so much sooner than the nominal wire time, as from motors with a fast clock: it makes up for
-the rest of the pty's delay, which cannot be known."""
 SKIP_NS = 250_000_000
 """Physics that has fallen further behind gives the time up instead of rushing after it."""
 STEP_COST_NS = 300_000
@@ -134,9 +129,7 @@ class SimulatedRobot:
         if data:
             if self._log is not None:
                 self._log.add(now_ns, FROM_HOST, data)
-            for reply in self._bus.feed(data, now_ns):
-                lead_ns = PTY_NS + round(FAST_CLOCK * reply.wire_ns)
-                self._replies.append(replace(reply, due_ns=reply.due_ns - lead_ns))
+            self._replies.extend(self._bus.feed(data, now_ns))
 
     def _deliver(self, now_ns: int) -> int:
         """Hands over the replies that are due; returns the time after it."""

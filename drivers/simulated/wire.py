@@ -33,8 +33,6 @@ class Reply:
 
     due_ns: int
     data: bytes
-    wire_ns: int = 0
-    """How long before `due_ns` (without the fault `late`) its request began on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class ServoBus:
                 continue
             handler = self._instructions.get(request[4])
             if handler is not None:
-                replies += self._transmit(handler(request[2], request[5:-1]), start_ns)
+                replies += self._transmit(handler(request[2], request[5:-1]))
         return replies
 
     def _next_frame(self) -> bytes | None:
@@ -201,11 +199,8 @@ class ServoBus:
                     servo.write(address, rows[start + 1 : start + 1 + length])
         return []
 
-    def _transmit(self, answers: list[_Answer], start_ns: int) -> list[Reply]:
-        """Puts answers on the wire one after another and packs them as an adapter hands them over.
-
-        `start_ns` is when the request began.
-        """
+    def _transmit(self, answers: list[_Answer]) -> list[Reply]:
+        """Puts answers on the wire one after another and packs them as an adapter hands them over."""
         if not answers:
             return []
         self.answered += 1
@@ -216,14 +211,14 @@ class ServoBus:
         for answer, data in zip(answers, damaged, strict=True):
             gap = answer.delay_ns > 0 or answer.silent or len(packet) + len(data) > PACKET_BYTES
             if packet and gap:
-                replies.append(Reply(packet_due_ns, bytes(packet), packet_due_ns - start_ns))
+                replies.append(Reply(packet_due_ns, bytes(packet)))
                 packet.clear()
             self._free_ns += answer.delay_ns + len(answer.data) * self.byte_ns
             if not answer.silent:
                 packet += data
                 packet_due_ns = self._free_ns
         if packet:
-            replies.append(Reply(packet_due_ns, bytes(packet), packet_due_ns - start_ns))
+            replies.append(Reply(packet_due_ns, bytes(packet)))
         return self._delay(replies)
 
     def _damage(self, answers: list[_Answer]) -> list[bytes]:
