@@ -323,7 +323,11 @@ class Sequence:
             self.reason = self.reason or "the control process refused to start"
         elif status == ExitCode.PROTECTIVE_STOP:
             if not self.stops:
-                self.reason = "control could not take the torque back: motors may hold; see the events"
+                why = f" ({self.reason})" if self._code == ExitCode.REFUSED else ""
+                self.reason = f"control could not take the torque back: motors may hold{why}"
+            if self._code == ExitCode.REFUSED:
+                # A refused start that left torque on is no refusal before torque.
+                self._code = None
             self._stopped = True
         elif status not in expected or (status == 0 and self.stage != Stage.QUITTING):
             self._internal(

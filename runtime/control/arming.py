@@ -108,7 +108,8 @@ class Torque:
             if reason is None:
                 self._latch.clear()
             else:
-                self._latch.note("not reset", reason, self._options.arm_url)
+                code, _, text = reason.partition(": ")
+                self._latch.note(code, text, self._options.arm_url)
 
     def _check_inside(self, joint: JointState) -> None:
         config = self._config

@@ -205,6 +205,7 @@ class ControlLoop:
         text = f"{type(error).__name__}: {error}"
         conditions = (*self._pending, Condition("internal", text))
         try:
+            # What arrived may be lost with the failed tick: silence is not to be the reason on record.
             inbox = Inbox(conditions=conditions, slots_run=0, heard_policy=True, heard_supervisor=True)
             self.state, output = self.core.step(self.state, self._clock(), None, inbox)
             self._pending = []

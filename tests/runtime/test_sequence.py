@@ -196,6 +196,16 @@ def test_a_policy_that_crashes_while_loading_is_an_internal_error():
     assert "SIGKILL" in play.sequence.reason
 
 
+def test_a_refused_start_that_left_torque_on_is_no_refusal_before_torque() -> None:
+    play = Play()
+    play.ready()
+    play.hear("control", "refused", "arming failed, some motors may hold torque")
+    play.exit("control", ExitCode.PROTECTIVE_STOP)
+    play.exit("policy", 0)
+    assert play.sequence.exit_code == ExitCode.PROTECTIVE_STOP
+    assert "arming failed" in play.sequence.reason
+
+
 def test_a_protective_stop_pauses_the_policy_and_ends_the_run():
     play = Play().run()
     actions = play.hear("control", "stop", "following_error: elbow")

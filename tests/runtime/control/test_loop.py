@@ -137,6 +137,15 @@ def test_a_motor_that_refuses_torque_has_the_others_let_go(scene: Scene) -> None
     assert scene.loop.latch.reason() is None
 
 
+def test_a_failed_arming_leaves_an_older_stop_as_it_stood(scene: Scene) -> None:
+    scene.loop.latch.set("stalled", "pan", "serial:/dev/fake")
+    scene.arm.energise_fails = MotorFault("motor 2 refuses", 2)
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    with pytest.raises(Refused):
+        scene.loop.run()
+    assert scene.loop.latch.reason() == "stalled: pan"
+
+
 def test_an_arm_that_a_former_run_left_holding_is_not_dropped_by_a_failed_arming(scene: Scene) -> None:
     scene.arm.on = [True, True, True]
     scene.arm.energise_fails = MotorFault("motor 2 refuses", 2)
