@@ -76,13 +76,13 @@ def _why_no_reset(state: CoreState, config: CoreConfig, now_ns: int) -> str | No
         return "the stop released the motors; quit, and start again with --reset"
     if state.phase != Phase.STOPPED or state.joint is None:
         return "nothing is latched, or the arm is still moving"
-    if not state.silent and (not state.eased or state.goal is not None):
-        return "the arm is still coming to rest; try again"
     if state.silent:
         return (
             "the motors were silent and may have lost power, with it their goals and limits; quit, and start "
             "again with --reset"
         )
+    if not state.stop_complete:
+        return "the arm is still coming to rest; try again"
     age = now_ns - state.joint.stamp_ns
     if age > config.joint_state_max_age_ns:
         return f"the joint state is {age / 1e6:.0f} ms old"

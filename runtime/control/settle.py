@@ -50,10 +50,13 @@ def settle(
         notes.append(Note("holding", state.stop.text if state.stop else "stopped"))
         state = replace(state, phase=Phase.HOLD, stop=None)
     if state.phase == Phase.STOPPED:
+        was_done = state.stop_complete
         state = _ease(state, config, now_ns)
-        done = state.silent or (state.eased and state.goal is None)
-        finish = _end_after_fault(state, config) if state.latched else "hold"
-        return state, finish if done else None, False, None
+        if not state.stop_complete:
+            return state, None, False, None
+        if not was_done and state.latched:
+            notes.append(_at_rest(state))
+        return state, _end_after_fault(state, config) if state.latched else "hold", False, None
     if state.quitting is None:
         return state, None, False, None
     if state.latched:
@@ -70,12 +73,16 @@ def settle(
 def _stopped(
     state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]
 ) -> tuple[CoreState, Finish | None, bool, Condition | None]:
-    notes.append(Note("stopped", f"at rest; {state.stop.code if state.stop else ''}"))
     if config.stop_category == 1:
+        notes.append(_at_rest(state))
         state = replace(state, phase=Phase.RELEASED)
         return state, _end_after_fault(state, config), True, None
     state = replace(state, phase=Phase.STOPPED, goal=None, goal_event="", eased=False, rest_ns=now_ns)
     return state, None, False, None
+
+
+def _at_rest(state: CoreState) -> Note:
+    return Note("stopped", f"at rest; {state.stop.code if state.stop else ''}")
 
 
 def _ease(state: CoreState, config: CoreConfig, now_ns: int) -> CoreState:
@@ -84,7 +91,7 @@ def _ease(state: CoreState, config: CoreConfig, now_ns: int) -> CoreState:
     """
     assert state.motion is not None
     if state.silent or state.joint is None:
-        return replace(state, goal=None)
+        return replace(state, eased=True, goal=None)
     if state.eased:
         # At rest with a goal: it has been reached.
         return replace(state, goal=None)

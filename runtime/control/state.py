@@ -120,6 +120,11 @@ class CoreState:
     def latched(self) -> bool:
         return self.stop is not None and self.stop.latched
 
+    @property
+    def stop_complete(self) -> bool:
+        """Whether a stopped arm stands and has been eased off what it presses on."""
+        return self.eased and self.goal is None
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
