@@ -1,0 +1,28 @@
+"""What is in the rings: the number of every kind of record, and the version of their contents."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+FORMAT = 1
+"""Raised when records of an older Holdfast can no longer be read."""
+
+
+class Kind(IntEnum):
+    """Each kind is in one ring only: below 16 control's, below 32 the policy's, then the supervisor's."""
+
+    TICK = 1
+    CHUNK = 2
+    STATE = 3
+    BUS = 4
+    FRAME = 16
+    INFERENCE = 17
+    FAULT = 18
+    TASK = 19
+    EVENT = 32
+    STAGE = 33
+    SNAPSHOT = 34
+
+
+class RecordingError(ValueError):
+    """Not a recording, or one that cannot be read; the text says what to do."""
