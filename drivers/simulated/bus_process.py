@@ -1,4 +1,4 @@
-"""The simulated robot's main loop: serial port, physics in real time, camera states, truth channel.
+"""The simulated robot's main loop: motor port, physics in real time, camera states, truth channel.
 
 One thread and `select`: it sleeps until the next reply, physics step or frame is due, or bytes arrive.
 Replies come first; physics runs on an absolute grid and gives way to a reply that is nearly due.
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from ..robots.schema import FOLDER, load_robot
 from . import camera_link
@@ -22,6 +22,7 @@ from .camera_link import Shot
 from .faults import FaultRequestError, Faults, apply_fault
 from .plant import Plant, calibrated_servos
 from .pty_port import PtyPort
+from .socket_port import SocketPort
 from .truth import TruthServer
 from .wire import Reply, ServoBus
 from .wire_log import FROM_HOST, FROM_MOTORS, WireLog
@@ -41,6 +42,7 @@ class Options:
     """How to run the simulated robot."""
 
     folder: Path
+    bus: Literal["pty", "socket"] = "pty"
     port: int = 8090
     """Of the camera; 0: any free one."""
     seed: int = 0
@@ -49,8 +51,24 @@ class Options:
     wire_log: Path | None = None
 
 
+class HostPort(Protocol):
+    """The simulator's end of the line to the host: `PtyPort` or `SocketPort`."""
+
+    lost_bytes: int
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def plugged(self) -> bool: ...
+    def fds(self) -> list[int]: ...
+    def plug(self) -> None: ...
+    def unplug(self) -> None: ...
+    def read(self) -> bytes: ...
+    def write(self, data: bytes) -> None: ...
+
+
 class SimulatedRobot:
-    """The arm on its serial port. `run` until one of the stop descriptors is readable."""
+    """The arm on its motor port. `run` until one of the stop descriptors is readable."""
 
     def __init__(self, options: Options, camera: CameraChild, log: WireLog | None) -> None:
         """Creates the port and the truth socket in the folder; raises `SimulatorError`."""
@@ -70,7 +88,7 @@ class SimulatedRobot:
         """In order; `due_ns` here is when to hand over."""
         self._skipped_ns = 0
         self.truth = TruthServer(options.folder / "truth.sock", self._handle)
-        self.port = PtyPort(options.folder / "arm")
+        self.port: HostPort = PtyPort(options.folder / "arm") if options.bus == "pty" else SocketPort()
 
     def close(self) -> None:
         """Removes the port and the socket; the camera and the log belong to the caller."""
@@ -108,19 +126,19 @@ class SimulatedRobot:
 
     def _wait(self, due_ns: int, stop_fds: list[int]) -> bool:
         """Sleeps until `due_ns` or until bytes arrive, which it deals with; False to end."""
-        port_fd = self.port.fd
-        fds = [*stop_fds, *self.truth.fds(), *([] if port_fd is None else [port_fd])]
+        port_fds = self.port.fds()
+        fds = [*stop_fds, *self.truth.fds(), *port_fds]
         timeout_s = max(0, due_ns - time.monotonic_ns()) * 1e-9
         readable, _, _ = select.select(fds, [], [], timeout_s)
         if not readable:
             return True
         if any(fd in readable for fd in stop_fds):
             return False
-        if port_fd in readable:
+        if any(fd in readable for fd in port_fds):
             self._hear()
-            readable.remove(port_fd)
         for fd in readable:
-            self.truth.serve(fd)
+            if fd not in port_fds:
+                self.truth.serve(fd)
         return True
 
     def _hear(self) -> None:
@@ -140,7 +158,7 @@ class SimulatedRobot:
             data = reply.data
             self.port.write(data)
             now_ns = time.monotonic_ns()
-            if self._log is not None and self.port.fd is not None:
+            if self._log is not None and self.port.plugged:
                 self._log.add(now_ns, FROM_MOTORS, data)
         return now_ns
 
@@ -156,6 +174,9 @@ class SimulatedRobot:
             match request.get("cmd"):
                 case "reset":
                     return {"ok": True, "instruction": self._reset(**arguments)}
+                case "carousel":
+                    self._world.turn_carousel(**arguments)
+                    return {"ok": True}
                 case "verdict":
                     return {"ok": True, **self._verdict()}
                 case "fault":
@@ -166,7 +187,7 @@ class SimulatedRobot:
                     return {"ok": True, **self._statistics()}
         except (FaultRequestError, ValueError, TypeError) as error:
             return {"ok": False, "error": str(error)}
-        return {"ok": False, "error": "cmd is one of reset, verdict, fault, statistics"}
+        return {"ok": False, "error": "cmd is one of reset, carousel, verdict, fault, statistics"}
 
     def _reset(
         self, seed: int, task: str | None = None, colour: str | None = None, keep_arm: bool = True

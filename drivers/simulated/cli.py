@@ -1,4 +1,4 @@
-"""vla-sim: the simulated robot, with a real serial port, motor protocol and camera stream."""
+"""vla-sim: the simulated robot, with a real serial or TCP port, motor protocol and camera stream."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; imports nothing heavy."""
     parser = argparse.ArgumentParser(prog="vla-sim", description=__doc__, epilog=EPILOG)
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where the port and sockets are made")
+    parser.add_argument(
+        "--bus",
+        choices=("pty", "socket"),
+        default="pty",
+        help="what the motors are on: a serial port (default), or a TCP port of this machine, which carries "
+        "500 Hz control",
+    )
     parser.add_argument("--port", type=int, default=8090, help="camera port on 127.0.0.1; 0 = any free one")
     parser.add_argument("--seed", type=int, default=0, help="of the first placement and the sensor noise")
     parser.add_argument("--camera-fps", type=float, default=30.0, help="frames per second (default 30)")
@@ -64,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
     options = Options(
         folder=(arguments.dir or default_folder()).absolute(),
+        bus=arguments.bus,
         port=arguments.port,
         seed=arguments.seed,
         camera_fps=arguments.camera_fps,
@@ -108,7 +116,7 @@ def run(options: Options, user_backend: str | None = None, parent_fd: int | None
         if options.realtime and (reason := prefer_fifo(BUS_PRIORITY, children=False)):
             print(f"vla-sim: {reason}", file=sys.stderr)
         ready = {
-            "arm": f"serial:{robot.port.link}",
+            "arm": robot.port.url,
             "camera": camera.url,
             "truth": str(robot.truth.path),
             "pid": os.getpid(),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .errors import SimulatorError
 from .truth import TruthClient
@@ -26,13 +27,13 @@ class Simulator:
 
     process: subprocess.Popen[bytes]
     arm_url: str
-    """`serial:<folder>/arm`"""
+    """`serial:<folder>/arm`, or `socket://127.0.0.1:<port>`"""
     camera_url: str
     truth: TruthClient
 
     @property
     def port_path(self) -> str:
-        """The serial port as a path."""
+        """The serial port as a path (bus `pty`)."""
         return self.arm_url.removeprefix("serial:")
 
 
@@ -40,6 +41,7 @@ class Simulator:
 def start_simulator(
     folder: Path,
     *,
+    bus: Literal["pty", "socket"] = "pty",
     port: int = 0,
     seed: int = 0,
     camera_fps: float = 30.0,
@@ -55,7 +57,7 @@ def start_simulator(
     Raises `SimulatorError` with the end of that log if it does not come up.
     """
     command = [sys.executable, "-m", "holdfast.drivers.simulated.cli", "--dir", str(folder)]
-    command += ["--port", str(port), "--seed", str(seed), "--camera-fps", str(camera_fps)]
+    command += ["--bus", bus, "--port", str(port), "--seed", str(seed), "--camera-fps", str(camera_fps)]
     command += [] if realtime else ["--no-rt"]
     command += ["--wire-log", str(wire_log)] if wire_log else []
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -24,9 +24,16 @@ class PtyPort:
         self.plug()
 
     @property
-    def fd(self) -> int | None:
-        """The simulator's end, to poll; None while unplugged."""
-        return self._ends[0] if self._ends else None
+    def url(self) -> str:
+        return f"serial:{self.link}"
+
+    @property
+    def plugged(self) -> bool:
+        return self._ends is not None
+
+    def fds(self) -> list[int]:
+        """Descriptors to poll; `read` when one is readable."""
+        return [self._ends[0]] if self._ends else []
 
     def plug(self) -> None:
         """Makes the port appear; nothing if it is there."""

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.benchmarks.bus import floor_us, run_bus_bench
 from holdfast.drivers.feetech import codec
-from tests.drivers.bus_rigs import PtyRig
+from tests.drivers.bus_rigs import rig_on_pty
 from tests.drivers.frames import encode_status
 
 
@@ -22,7 +22,7 @@ def test_the_floor_is_ten_bits_a_byte() -> None:
 
 def test_both_drivers_are_measured_without_moving_anything(tmp_path: Path) -> None:
     pytest.importorskip("scservo_sdk")
-    rig = PtyRig(tmp_path)
+    rig = rig_on_pty(tmp_path)
     before = [servo.actual for servo in rig.servos]
     report = run_bus_bench(rig.url, cycles=10, rounds=1, fifo=False)
     rig.close()

@@ -6,21 +6,19 @@ goal is at once), so that a stale answer shows as a wrong position.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from holdfast.drivers.calibration import Calibration, find_calibration
 from holdfast.drivers.robots.schema import Robot, load_robot
 from holdfast.drivers.simulated.faults import Faults
 from holdfast.drivers.simulated.pty_port import PtyPort
 from holdfast.drivers.simulated.servos import Servo
+from holdfast.drivers.simulated.socket_port import SocketPort
 from holdfast.drivers.simulated.wire import Reply, ServoBus
 
 Mangle = Callable[[bytes], bytes]
@@ -43,21 +41,15 @@ def servos_of(calibration: Calibration) -> list[Servo]:
     return servos
 
 
-class Line(Protocol):
-    """The host's side of a wire, as the simulated servos see it."""
-
-    @property
-    def fd(self) -> int | None: ...
-    def read(self) -> bytes: ...
-    def write(self, data: bytes) -> None: ...
+Port = PtyPort | SocketPort
 
 
 class Rig:
-    """Servos behind a line, served by a thread. Change `faults` and `mangle` while it runs."""
+    """Servos behind a port, served by a thread. Change `faults` and `mangle` while it runs."""
 
-    url: str
-
-    def __init__(self) -> None:
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.url = port.url
         self.robot = patient_robot()
         self.calibration = find_calibration(self.robot)
         self.servos = servos_of(self.calibration)
@@ -70,54 +62,39 @@ class Rig:
         self._running = True
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         self._running = False
         self._thread.join(5)
-        self.unplug()
-
-    def unplug(self) -> None:
-        raise NotImplementedError
-
-    def replug(self) -> None:
-        raise NotImplementedError
-
-    def line(self) -> Line | None:
-        raise NotImplementedError
+        self.port.unplug()
 
     def unplug_safely(self) -> None:
         with self._lock:
-            self.unplug()
+            self.port.unplug()
 
     def replug_safely(self) -> None:
         with self._lock:
-            self.replug()
+            self.port.plug()
 
     def _serve(self) -> None:
         due: list[Reply] = []
         while self._running:
             with self._lock:
-                line = self.line()
-                self._deliver(line, due)
-                self._listen(line, due)
-            if line is None:
+                self._deliver(due)
+                self._listen(due)
+            if not self.port.plugged:
                 time.sleep(0.002)
 
-    def _deliver(self, line: Line | None, due: list[Reply]) -> None:
+    def _deliver(self, due: list[Reply]) -> None:
         while due and due[0].due_ns <= time.monotonic_ns():
-            reply = due.pop(0)
-            if line is not None:
-                line.write(reply.data)
+            self.port.write(due.pop(0).data)
 
-    def _listen(self, line: Line | None, due: list[Reply]) -> None:
-        if line is None or line.fd is None:
-            return
+    def _listen(self, due: list[Reply]) -> None:
         wait_s = 0.002 if not due else max(0.0, min(0.002, (due[0].due_ns - time.monotonic_ns()) / 1e9))
-        if not select.select([line.fd], [], [], wait_s)[0]:
+        if not select.select(self.port.fds(), [], [], wait_s)[0]:
             return
-        data = line.read()
+        data = self.port.read()
         self.heard += data
         for at, piece in enumerate(data.split(b"\xff\xff")):
             due += self._answer((b"\xff\xff" if at else b"") + piece)
@@ -134,76 +111,14 @@ class Rig:
         return replies
 
 
-class PtyRig(Rig):
+def rig_on_pty(folder: Path) -> Rig:
     """Servos on a pty behind a stable link."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._pty = PtyPort(folder / "arm")
-        self.url = f"serial:{self._pty.link}"
-        self.start()
-
-    def line(self) -> Line | None:
-        return self._pty if self._pty.fd is not None else None
-
-    def unplug(self) -> None:
-        self._pty.unplug()
-
-    def replug(self) -> None:
-        self._pty.plug()
+    return Rig(PtyPort(folder / "arm"))
 
 
-class SocketRig(Rig):
-    """Servos behind a TCP port, as a serial server offers them. One client at a time, the newest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._client: socket.socket | None = None
-        self._server: socket.socket | None = None
-        self._port = 0
-        self.replug()
-        self.url = f"socket://127.0.0.1:{self._port}"
-        self.start()
-
-    @property
-    def fd(self) -> int | None:
-        return self._client.fileno() if self._client else None
-
-    def line(self) -> Line | None:
-        if self._server is not None and select.select([self._server], [], [], 0)[0]:
-            self._hang_up()
-            self._client = self._server.accept()[0]
-            self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self if self._client is not None else None
-
-    def read(self) -> bytes:
-        assert self._client is not None
-        data = b""
-        with contextlib.suppress(OSError):
-            data = self._client.recv(4096)
-        if not data:
-            self._hang_up()
-        return data
-
-    def write(self, data: bytes) -> None:
-        if self._client is not None:
-            with contextlib.suppress(OSError):
-                self._client.sendall(data)
-
-    def unplug(self) -> None:
-        self._hang_up()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    def replug(self) -> None:
-        self._server = socket.create_server(("127.0.0.1", self._port))
-        self._port = self._server.getsockname()[1]
-
-    def _hang_up(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+def rig_on_socket() -> Rig:
+    """Servos behind a TCP port, as a serial server offers them."""
+    return Rig(SocketPort())
 
 
 def busy_lock(path: str) -> int:

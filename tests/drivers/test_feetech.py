@@ -9,56 +9,56 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.arm import open_arm
-from holdfast.drivers.errors import BusError, BusTimeout, ConfigError, PortError
+from holdfast.drivers.errors import BusError, BusTimeout, ConfigError, Disconnected, PortError
 from holdfast.drivers.probe import fitting_robots, probe
 from holdfast.drivers.transport import latency_timer_ms, open_port
 
-from .bus_rigs import PtyRig, SocketRig, busy_lock
+from .bus_rigs import Rig, busy_lock, rig_on_pty, rig_on_socket
 from .bus_suite import BusSuite
 
 NOBODY = 65534
 
 
 @pytest.fixture
-def pty_rig(tmp_path: Path) -> Iterator[PtyRig]:
-    rig = PtyRig(tmp_path)
+def pty_rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = rig_on_pty(tmp_path)
     yield rig
     rig.close()
 
 
 class TestFeetechOnPty(BusSuite):
     @pytest.fixture
-    def rig(self, pty_rig: PtyRig) -> PtyRig:
+    def rig(self, pty_rig: Rig) -> Rig:
         return pty_rig
 
 
 class TestFeetechOnSocket(BusSuite):
     @pytest.fixture
-    def rig(self) -> Iterator[SocketRig]:
-        rig = SocketRig()
+    def rig(self) -> Iterator[Rig]:
+        rig = rig_on_socket()
         yield rig
         rig.close()
 
 
-def test_probe_finds_the_motors_and_the_robots_they_fit(pty_rig: PtyRig) -> None:
+def test_probe_finds_the_motors_and_the_robots_they_fit(pty_rig: Rig) -> None:
     found = probe(pty_rig.url, motor_ids=range(1, 8))
     assert [(motor.motor_id, motor.model) for motor in found] == [(i, "sts3215") for i in range(1, 7)]
     assert {"sim_arm", "so100", "so101"} <= set(fitting_robots(found))
 
 
-def test_probe_writes_nothing(pty_rig: PtyRig) -> None:
+def test_probe_writes_nothing(pty_rig: Rig) -> None:
     probe(pty_rig.url, motor_ids=range(1, 7))
     assert {pty_rig.heard[at + 4] for at in range(0, len(pty_rig.heard), 8)} == {2}
 
 
-def test_a_motor_of_another_model_is_refused(pty_rig: PtyRig) -> None:
+def test_a_motor_of_another_model_is_refused(pty_rig: Rig) -> None:
     pty_rig.servos[2].put("model", 2825)
     arm = open_arm(pty_rig.url, pty_rig.robot, pty_rig.calibration, lambda frame: None)
     with pytest.raises(ConfigError, match=r"motor 3 .* sts3250"):
         arm.connect()
 
 
-def test_another_calibration_shows_in_the_check(pty_rig: PtyRig) -> None:
+def test_another_calibration_shows_in_the_check(pty_rig: Rig) -> None:
     pty_rig.servos[0].put("homing_offset", 7)
     arm = open_arm(pty_rig.url, pty_rig.robot, pty_rig.calibration, lambda frame: None)
     arm.connect()
@@ -68,13 +68,13 @@ def test_another_calibration_shows_in_the_check(pty_rig: PtyRig) -> None:
     assert "calibrat" in row.fix
 
 
-def test_the_calls_before_connect_say_so(pty_rig: PtyRig) -> None:
+def test_the_calls_before_connect_say_so(pty_rig: Rig) -> None:
     arm = open_arm(pty_rig.url, pty_rig.robot, pty_rig.calibration, lambda frame: None)
     with pytest.raises(PortError, match="connect"):
         arm.read()
 
 
-def test_a_sinking_arm_is_not_armed(pty_rig: PtyRig) -> None:
+def test_a_sinking_arm_is_not_armed(pty_rig: Rig) -> None:
     arm = open_arm(pty_rig.url, pty_rig.robot, pty_rig.calibration, sink(pty_rig))
     arm.connect()
     with pytest.raises(BusError, match="come to rest"):
@@ -82,7 +82,7 @@ def test_a_sinking_arm_is_not_armed(pty_rig: PtyRig) -> None:
     arm.close()
 
 
-def sink(rig: PtyRig) -> Callable[[bytes], None]:
+def sink(rig: Rig) -> Callable[[bytes], None]:
     """A guard that lets a joint sink while goals are written."""
 
     def guard(frame: bytes) -> None:
@@ -110,7 +110,7 @@ def test_a_wrong_port_is_refused_with_a_reason(url: str, error: type[Exception],
         open_port(url, 1_000_000)
 
 
-def test_a_busy_port_is_refused(pty_rig: PtyRig) -> None:
+def test_a_busy_port_is_refused(pty_rig: Rig) -> None:
     path = pty_rig.url.removeprefix("serial:")
     other = busy_lock(path)
     with pytest.raises(PortError, match="busy"):
@@ -119,14 +119,28 @@ def test_a_busy_port_is_refused(pty_rig: PtyRig) -> None:
     open_port(pty_rig.url, 1_000_000).close()
 
 
-def test_a_second_arm_on_the_same_port_is_refused(pty_rig: PtyRig) -> None:
+def test_a_second_arm_on_the_same_port_is_refused(pty_rig: Rig) -> None:
     first = open_port(pty_rig.url, 1_000_000)
     with pytest.raises(PortError, match="busy"):
         open_port(pty_rig.url, 1_000_000)
     first.close()
 
 
-def test_no_permission_is_refused(pty_rig: PtyRig) -> None:
+def test_a_serial_server_serves_one_client_at_a_time() -> None:
+    rig = rig_on_socket()
+    first = open_arm(rig.url, rig.robot, rig.calibration, lambda frame: None)
+    first.connect()
+    second = open_arm(rig.url, rig.robot, rig.calibration, lambda frame: None)
+    with pytest.raises(Disconnected):
+        second.connect()
+    first.read()
+    first.close()
+    second.connect()
+    second.close()
+    rig.close()
+
+
+def test_no_permission_is_refused(pty_rig: Rig) -> None:
     path = os.path.realpath(pty_rig.url.removeprefix("serial:"))
     os.chmod(path, 0)
     user = os.geteuid()
@@ -152,7 +166,7 @@ def test_no_permission_is_refused(pty_rig: PtyRig) -> None:
         ("present_voltage", 30, "voltage"),
     ],
 )
-def test_every_register_that_matters_is_a_row(pty_rig: PtyRig, register: str, value: int, row: str) -> None:
+def test_every_register_that_matters_is_a_row(pty_rig: Rig, register: str, value: int, row: str) -> None:
     pty_rig.servos[1].put(register, value)
     arm = open_arm(pty_rig.url, pty_rig.robot, pty_rig.calibration, lambda frame: None)
     arm.connect()
@@ -162,7 +176,7 @@ def test_every_register_that_matters_is_a_row(pty_rig: PtyRig, register: str, va
     assert all(found.fix for found in failed)
 
 
-def test_a_mute_port_times_out_without_spinning(pty_rig: PtyRig) -> None:
+def test_a_mute_port_times_out_without_spinning(pty_rig: Rig) -> None:
     """The SDKs burn a core while they wait."""
     pty_rig.faults.power_lost = True
     port = open_port(pty_rig.url, 1_000_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,9 +19,10 @@ pytestmark = pytest.mark.sim
 SECONDS = 20.0
 
 
-def test_an_arm_is_armed_moves_and_is_released(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bus", ["pty", "socket"])
+def test_an_arm_is_armed_moves_and_is_released(tmp_path: Path, bus: Literal["pty", "socket"]) -> None:
     robot = patient_robot()
-    with start_simulator(tmp_path, camera_fps=1, realtime=False) as simulator:
+    with start_simulator(tmp_path, bus=bus, camera_fps=1, realtime=False) as simulator:
         arm = open_arm(simulator.arm_url, robot, find_calibration(robot), lambda frame: None)
         arm.connect()
         assert [row for row in arm.check() if not row.ok] == []

@@ -41,7 +41,7 @@ def test_reading_and_writing_never_wait(port: PtyPort) -> None:
 
 def test_the_path_survives_a_replug(port: PtyPort) -> None:
     port.unplug()
-    assert port.fd is None
+    assert not port.plugged
     assert not os.path.lexists(port.link)
     port.write(b"nobody hears this")
     port.plug()
