@@ -177,6 +177,9 @@ class SimulatedRobot:
                 case "carousel":
                     self._world.turn_carousel(**arguments)
                     return {"ok": True}
+                case "carousel":
+                    self._world.turn_carousel(**arguments)
+                    return {"ok": True}
                 case "verdict":
                     return {"ok": True, **self._verdict()}
                 case "fault":

@@ -1,9 +1,9 @@
 """The ground-truth channel: JSON lines over a UNIX socket, for evaluation and tests only.
 
 Requests: `{"cmd": "reset", "seed": 1, "task": "touch", "colour": "red"}` (cubes anew; the arm stays where it
-is unless `"keep_arm": false`), `{"cmd": "verdict"}`, `{"cmd": "fault", "kind": ..., ...}` (see
-`faults.KINDS`), `{"cmd": "statistics"}`. Every answer has `ok`; a refusal has `error`. A policy must never
-see this.
+is unless `"keep_arm": false`), `{"cmd": "carousel", "rate_rad_s": 0.15}` (cubes go round until the next
+reset), `{"cmd": "verdict"}`, `{"cmd": "fault", "kind": ..., ...}` (see `faults.KINDS`), `{"cmd":
+"statistics"}`. Every answer has `ok`; a refusal has `error`. A policy must never see this.
 """
 
 from __future__ import annotations
@@ -151,6 +151,10 @@ class TruthClient:
         """Places the cubes anew and starts an episode; returns its instruction."""
         answer = self.ask(cmd="reset", seed=seed, task=task, colour=colour, keep_arm=keep_arm)
         return str(answer["instruction"])
+
+    def turn_carousel(self, rate_rad_s: float) -> None:
+        """Sets the cubes going round the arm until the next reset; 0 stops them."""
+        self.ask(cmd="carousel", rate_rad_s=rate_rad_s)
 
     def verdict(self) -> Truth:
         """How the episode stands, and the true state."""

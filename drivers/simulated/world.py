@@ -31,6 +31,10 @@ MOTOR_LAG_S = 0.015
 """Time constant of the motor's answer to its goal, before the mechanics."""
 MOTOR_SPEED_TICKS_S = 3400
 """An STS3215's top speed at 12 V: about 50 rpm."""
+CAROUSEL_RAD_S = 0.15
+"""Angular rate of the moving-target task: a cube 20 cm away goes at 3 cm/s."""
+_RIDES_BELOW_M = scene.CUBE_HALF_M + 0.003
+"""A cube rides on the carousel while its centre is lower: once lifted it is the gripper's."""
 _LIMP_DAMPING = 0.4
 _JAM_DAMPING = 4000.0
 
@@ -109,7 +113,21 @@ class World:
         mujoco.mj_forward(self.model, self.data)
         self.episode = episode
         self._progress = Progress()
+        self._carousel_rad_s = 0.0
         return episode
+
+    def turn_carousel(self, rate_rad_s: float = CAROUSEL_RAD_S) -> None:
+        """Sets the cubes going round the arm's base axis at `rate_rad_s`, until the next reset; 0 stops them.
+
+        The direction is the one that brings the named cube towards the middle of the sector in which cubes are
+        placed (`tasks.BEARING_RAD`): at the usual rate it stays inside for the 5 s of a touch. Cubes are moved
+        along whatever holds them back, as by a table that turns under them; lifted ones are let go. Raises
+        `ValueError` for a negative rate or one that is not finite.
+        """
+        if not 0 <= rate_rad_s < math.inf:
+            raise ValueError(f"a carousel turns at 0 rad/s or more, got {rate_rad_s}")
+        x, y = self.data.qpos[self._cube_q[self.episode.colour] :][:2]
+        self._carousel_rad_s = -math.copysign(rate_rad_s, math.atan2(y, x))
 
     def place_arm(self, joints: NDArray[np.float64]) -> None:
         """Puts the arm at rest at `joints` (rad; jaw in m) with the goals there."""
@@ -162,6 +180,8 @@ class World:
         alpha = 1.0 - math.exp(-self.STEP_S / MOTOR_LAG_S)
         self._filtered += np.clip(alpha * (self._goal - self._filtered), -reach, reach)
         self.data.ctrl[:] = self._filtered
+        if self._carousel_rad_s:
+            self._turn(self._carousel_rad_s * self.STEP_S)
         mujoco.mj_step(self.model, self.data)
         if judged:
             self._progress = advance(self._progress, self.episode, self.sight(), self.STEP_S)
@@ -207,6 +227,16 @@ class World:
         mujoco.mj_setState(self.model, self.data, state, int(mujoco.mjtState.mjSTATE_INTEGRATION))
         mujoco.mj_forward(self.model, self.data)
         self._goal, self._filtered, self._progress = goal.copy(), filtered.copy(), progress
+
+    def _turn(self, angle: float) -> None:
+        """Turns every cube that stands on the table about the base axis, place and orientation."""
+        c, s = math.cos(angle), math.sin(angle)
+        half = np.array([math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)])
+        for a in self._cube_q.values():
+            pose = self.data.qpos[a : a + 7]
+            if pose[2] < _RIDES_BELOW_M:
+                pose[:2] = c * pose[0] - s * pose[1], s * pose[0] + c * pose[1]
+                mujoco.mju_mulQuat(pose[3:], half, pose[3:].copy())
 
     def _to_ticks(self, joints: NDArray[np.float64]) -> list[int]:
         return [round(v) for v in self._zero_ticks + joints * self._ticks_per_unit]

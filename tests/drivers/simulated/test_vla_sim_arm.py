@@ -226,6 +226,7 @@ def test_reset_places_cubes_and_leaves_the_arm(simulator: Simulator) -> None:
     ("request_", "reason"),
     [
         ({"cmd": "dance"}, "cmd is one of"),
+        ({"cmd": "carousel", "speed": 1}, "speed"),
         ({"cmd": "fault", "kind": "gremlin"}, "no fault 'gremlin'"),
         ({"cmd": "fault", "kind": "corrupt"}, "needs every"),
         ({"cmd": "fault", "kind": "jam", "id": 9}, "no motor has id 9"),
