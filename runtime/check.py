@@ -80,7 +80,6 @@ def _contract_rows(resolved: Resolved, p99_s: float | None) -> Iterator[Row]:
         resolved.robot,
         list(resolved.cameras),
         control_hz=resolved.control_hz,
-        latency_s=p99_s,
     )
     for row in rows:
         yield Row(row.what, row.bundle, row.robot, row.ok, "" if row.ok else row.fix)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from .arguments import number, own_core, whole_number
+from .control.strategies import DEFAULT, STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
 
 _EPILOG = """\
@@ -61,6 +62,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--control-hz", type=number(10, 1000, unit="Hz"), metavar="HZ", help="default: the robot file's"
+    )
+    parser.add_argument(
+        "--strategy",
+        choices=list(STRATEGIES),
+        help=f"how overlapping chunks become one motion (docs/strategies.md); default: the bundle's, else "
+        f"{DEFAULT}",
+    )
+    parser.add_argument(
+        "--ema",
+        type=number(0, unit="s"),
+        default=0.0,
+        metavar="S",
+        help="also smooth the targets by a moving average with this time constant; default: none",
     )
     parser.add_argument(
         "--rt",

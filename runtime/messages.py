@@ -110,12 +110,18 @@ class State:
     """What control measured and commands; sent to the policy at every tick."""
 
     TYPE: ClassVar[Type] = Type.STATE
-    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIqqH")
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIqqqqqH")
 
     phase: Phase
     task_id: int
     chunk_id: int
     """The chunk being executed, 0 for none."""
+    origin_ns: int
+    """The time of its action 0; 0 for none."""
+    end_ns: int
+    """The time of its last action."""
+    first_used_ns: int
+    """When it began to be executed."""
     joint_ns: int
     """Stamp of the joint sample."""
     still_since_ns: int
@@ -127,15 +133,17 @@ class State:
     def pack(self) -> bytes:
         n = len(self.position)
         fixed = self._FIXED.pack(
-            self.phase, self.task_id, self.chunk_id, self.joint_ns, self.still_since_ns, n
-        )
+            self.phase, self.task_id, self.chunk_id, self.origin_ns, self.end_ns, self.first_used_ns,
+            self.joint_ns, self.still_since_ns, n,
+        )  # fmt: skip
         return fixed + struct.pack(f"<{3 * n}d", *self.position, *self.velocity, *self.commanded)
 
     @classmethod
     def unpack(cls, body: bytes) -> State:
-        phase, task_id, chunk_id, joint_ns, still, n = cls._FIXED.unpack_from(body)
+        phase, *head, n = cls._FIXED.unpack_from(body)
         flat = _floats(body, cls._FIXED.size, 3 * n)
-        return cls(Phase(phase), task_id, chunk_id, joint_ns, still, flat[:n], flat[n : 2 * n], flat[2 * n :])
+        values: tuple[Any, ...] = (Phase(phase), *head, flat[:n], flat[n : 2 * n], flat[2 * n :])
+        return cls(*values)
 
 
 @dataclass(frozen=True, slots=True)

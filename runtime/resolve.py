@@ -21,6 +21,7 @@ from .bundle.errors import BundleError
 from .bundle.last import last_bundle
 from .bundle.reading import LoadedBundle, load_bundle
 from .bundle.schema import Bundle
+from .control.strategies import DEFAULT, allowed
 from .exit_codes import Refused, UsageError
 
 PROBES = 3
@@ -48,6 +49,7 @@ class Wishes:
     arm: str | None
     cameras: Sequence[str]
     control_hz: float | None
+    strategy: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Resolved:
     cameras: dict[str, str]
     """The bundle's camera name -> source, without a name."""
     control_hz: float
+    strategy: str
+    """How chunks are executed: a key of `control.strategies.STRATEGIES`."""
     choices: tuple[Choice, ...]
 
 
@@ -79,6 +83,7 @@ def resolve(wishes: Wishes, environ: Mapping[str, str] = os.environ) -> Resolved
         bundle_path = _bundle_path(wishes.bundle, choices)
         bundle = load_bundle(bundle_path)
         tasks = choose_tasks(bundle.spec, wishes.tasks, choices)
+        strategy = choose_strategy(bundle.spec, wishes.strategy, choices)
         path = _robot_path(wishes, bundle.spec, choices)
         robot = load_robot(str(path))
         specs = [parse_camera(text) for text in wishes.cameras]
@@ -105,6 +110,7 @@ def resolve(wishes: Wishes, environ: Mapping[str, str] = os.environ) -> Resolved
         arm=wishes.arm,
         cameras=match_sources(bundle.spec, specs, wishes.cameras),
         control_hz=hz,
+        strategy=strategy,
         choices=tuple(choices),
     )
 
@@ -130,6 +136,26 @@ def choose_tasks(spec: Bundle, wanted: Sequence[str], choices: list[Choice]) -> 
                 raise Refused(f"task {text!r}: {error}. Examples of this bundle: {examples}") from error
     choices.append(Choice("task", "; ".join(tasks), why))
     return tasks
+
+
+def choose_strategy(spec: Bundle, wanted: str | None, choices: list[Choice]) -> str:
+    """How chunks are executed; what cannot work with the bundle's chunks is refused. Raises `Refused`."""
+    fitting = allowed(spec.action.steps)
+    if wanted is not None:
+        chosen, why = wanted, "--strategy"
+    elif spec.execution is not None:
+        chosen, why = spec.execution.strategy, "the bundle's"
+    elif DEFAULT in fitting:
+        chosen, why = DEFAULT, "the default"
+    else:
+        chosen, why = fitting[0], "the policy predicts one step at a time; the arm holds while it computes"
+    if chosen not in fitting:
+        raise Refused(
+            f"strategy {chosen} cannot execute chunks of {spec.action.steps} step(s); use --strategy "
+            f"{' or '.join(fitting)}"
+        )
+    choices.append(Choice("strategy", chosen, why))
+    return chosen
 
 
 def match_sources(spec: Bundle, specs: Sequence[CameraSpec], texts: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .bundle.last import state_folder
+from .control.strategies import STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
 from .live import Display
 from .policy.config import Limits, frame_age_limit_ns
@@ -31,6 +32,7 @@ def wishes_of(args: argparse.Namespace) -> Wishes:
         arm=args.arm,
         cameras=args.camera,
         control_hz=args.control_hz,
+        strategy=args.strategy,
     )
 
 
@@ -88,6 +90,8 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         "state_dir": str(state_folder()),
         "chunk_steps": spec.action.steps,
         "chunk_dt_ns": round(spec.action.dt_s * 1e9),
+        "strategy": resolved.strategy,
+        "ema_s": args.ema,
         "cpu": _control_core(args),
     }
     policy = {
@@ -97,6 +101,7 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         "calibration": calibration,
         "cameras": resolved.cameras,
         "threads": args.threads,
+        "sequential": not STRATEGIES[resolved.strategy].asynchronous,
         "control_period_ns": round(1e9 / resolved.control_hz),
         "limits": limits.model_dump(),
     }

@@ -14,7 +14,7 @@ from ...drivers.simulated.world import CALIBRATION, World
 from ...drivers.units import JointUnits
 from ...runtime.control.chain import clamp_target
 from ...runtime.control.config import CoreConfig, core_config
-from ...runtime.control.executor import Execution, Target, target_at
+from ...runtime.control.executor import Path, Target, target_at
 from ...runtime.control.smoother import LOOKAHEAD_S, Motion, Smoother
 
 CHUNK_STEPS = 16
@@ -76,7 +76,7 @@ class SteppedArm:
 
     def follow_line(self, start: tuple[float, ...], end: tuple[float, ...], *, judged: bool = True) -> None:
         """Executes one action: `start` to `end` in `DT_S`, as the executor reads a chunk that ends there."""
-        path = Execution(1, 0, 0, round(DT_S * 1e9), (start, end))
+        path = Path(1, 0, 0, round(DT_S * 1e9), (start, end))
         for k in range(self.ticks_per_action):
             self.tick(target_at(path, k * self.config.dt_ns, LOOKAHEAD_NS), judged=judged)
 

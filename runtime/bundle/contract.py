@@ -15,10 +15,6 @@ CONVERTIBLE: dict[str, frozenset[str]] = {
 }
 """Robot unit -> bundle units that can be converted to it (those `of_range` through the calibration)."""
 
-MIN_STEPS = 2
-"""The executor goes from step to step of a chunk by time; with one there is nothing to go to, and the arm
-starves at once."""
-
 SPACES = ("joint_position", "joint_delta")
 """The action spaces that this version runs; the end-effector spaces need inverse kinematics."""
 
@@ -40,13 +36,11 @@ def check_contract(
     camera_names: Sequence[str | None],
     *,
     control_hz: float | None = None,
-    latency_s: float | None = None,
 ) -> list[Row]:
     """Every row of the contract, met or not, in the order in which a person would look.
 
     `camera_names`: as given by the user, None or "" for a camera without a name. `control_hz`: the rate that
-    will be used (default: the robot file's). `latency_s`: measured p99 of an inference, once known; then the
-    chunk must last longer than it.
+    will be used (default: the robot file's).
     """
     period_s = 1.0 / (control_hz or robot.control.hz)
     types = robot.robot_types
@@ -60,8 +54,6 @@ def check_contract(
         _units("units of the action", spec.action.elements, robot),
         _units("units of the state", spec.state.elements, robot),
         _rate(spec, period_s),
-        _steps(spec),
-        _horizon(spec, latency_s),
         _cameras(spec, camera_names),
     ]  # fmt: skip
 
@@ -123,29 +115,6 @@ def _rate(spec: Bundle, period_s: float) -> Row:
         # 1e-6 forgives 1/hz in binary, not a real difference.
         period_s <= dt_s * (1 + 1e-6),
         f"control would skip actions: use --control-hz {1 / dt_s:g} or more",
-    )
-
-
-def _steps(spec: Bundle) -> Row:
-    steps = spec.action.steps
-    return Row(
-        "chunk steps",
-        f"{steps} step{'s' if steps > 1 else ''} a chunk",
-        f"{MIN_STEPS} or more",
-        steps >= MIN_STEPS,
-        "this version follows chunks of at least two steps: export a policy that predicts several",
-    )
-
-
-def _horizon(spec: Bundle, latency_s: float | None) -> Row:
-    horizon_s = spec.action.steps * spec.action.dt_s
-    shown = "not measured" if latency_s is None else f"inference p99 {latency_s * 1e3:.1f} ms"
-    return Row(
-        "chunk horizon",
-        f"{spec.action.steps} steps, {horizon_s * 1e3:g} ms",
-        shown,
-        latency_s is None or horizon_s > latency_s,
-        "each chunk would end before the next arrives: use a faster computer or precision, or longer chunks",
     )
 
 

@@ -210,6 +210,12 @@ class ParityReport(Strict):
         return self
 
 
+class ExecutionHint(Strict):
+    """How the policy's chunks are best executed; `vla-run --strategy` overrides it."""
+
+    strategy: Literal["sequential", "newest", "crossfade", "ensemble", "average", "fusion"]
+
+
 class Numerics(Strict):
     """A golden sample that the runtime replays at start: same inputs, same output within `tolerance`."""
 
@@ -242,6 +248,11 @@ class Bundle(Strict):
     precision: PrecisionReport
     parity: ParityReport
     provenance: Provenance
+    execution: ExecutionHint | None = None
+    budgets_ms: dict[
+        Literal["frame_age", "preprocess", "session_run", "postprocess", "camera_to_wire"], Positive
+    ] = {}
+    """Stage of the policy -> what it may take; `vla-run` counts what takes longer."""
     files: Annotated[list[File], Field(max_length=256)]
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...drivers.robots.schema import Robot
 from ...drivers.units import JointUnits
 from .smoother import KinematicLimits
+from .strategies import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class CoreConfig:
     dt_ns: int
     chunk_steps: int
     chunk_dt_ns: int
+    strategy: str
+    """How chunks are executed: a key of `strategies.STRATEGIES`."""
+    ema_s: float
+    """Time constant of a moving average over the targets; 0 for none."""
     joint_state_max_age_ns: int
     max_missed_in_a_row: int
     max_missed_fraction: float
@@ -49,7 +54,14 @@ class CoreConfig:
 
 
 def core_config(
-    robot: Robot, units: JointUnits, *, control_hz: float | None, chunk_steps: int, chunk_dt_ns: int
+    robot: Robot,
+    units: JointUnits,
+    *,
+    control_hz: float | None,
+    chunk_steps: int,
+    chunk_dt_ns: int,
+    strategy: str = DEFAULT,
+    ema_s: float = 0.0,
 ) -> CoreConfig:
     """Turns a robot file, its calibration and the bundle's chunk shape into the core's configuration.
 
@@ -78,6 +90,8 @@ def core_config(
         dt_ns=dt_ns,
         chunk_steps=chunk_steps,
         chunk_dt_ns=chunk_dt_ns,
+        strategy=strategy,
+        ema_s=ema_s,
         # At a low rate a single lost answer must not be a stop.
         joint_state_max_age_ns=max(3 * dt_ns, round(robot.control.joint_state_max_age_ms * 1e6)),
         max_missed_in_a_row=robot.control.max_missed_in_a_row,

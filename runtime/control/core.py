@@ -8,17 +8,20 @@ which continues the commanded state of the tick before: a state from which braki
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ...drivers.types import JointState
-from ..messages import Phase
-from . import chain, executor
+from ..messages import Chunk, Phase
+from . import chain
 from .config import CoreConfig
 from .deadlines import SlotAccount, stops
+from .executor import Target, path_of
 from .requests import take_requests
 from .settle import at_rest, settle
 from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
 from .state import Condition, CoreState, Inbox, Note, Output, StopRecord
+from .strategies import STRATEGIES
 from .watch import watch
 
 _LOOKAHEAD_NS = round(LOOKAHEAD_S * 1e9)
@@ -47,6 +50,7 @@ class ControlCore:
     def __init__(self, config: CoreConfig) -> None:
         self.config = config
         self.smoother = Smoother(config.kinematic, config.dt_ns * 1e-9)
+        self.strategy = STRATEGIES[config.strategy]
 
     def energised(self, state: CoreState, joint: JointState, now_ns: int) -> CoreState:
         """The state after torque was switched on at the measured position: holding there."""
@@ -64,8 +68,12 @@ class ControlCore:
     def step(
         self, state: CoreState, now_ns: int, joint: JointState | None, inbox: Inbox
     ) -> tuple[CoreState, Output]:
-        """One tick. `joint` is a sample taken since the last tick, or None where the bus had no answer."""
+        """One tick. `joint` is a sample taken since the last tick, or None where the bus had no answer.
+
+        A `now_ns` before that of the last tick counts as that: time never runs backwards.
+        """
         notes: list[Note] = []
+        now_ns = max(now_ns, state.now_ns)
         state = self._heard(state, now_ns, joint, inbox)
         if state.motion is None:
             return self._without_torque(state, inbox)
@@ -73,12 +81,13 @@ class ControlCore:
         for condition in (*inbox.conditions, *watch(state, self.config, now_ns, joint)):
             state = self._react(state, now_ns, condition, notes)
         state, new_chunk_id = self._take_chunk(state, now_ns, inbox, notes)
-        state = self._move(state, now_ns, notes)
+        state, target = self._move(state, now_ns, notes)
         state, finish, release, condition = settle(state, self.config, now_ns, notes)
         if condition is not None:
             state = self._react(state, now_ns, condition, notes)
         used = new_chunk_id if state.phase == Phase.RUN else 0
-        return state, Output(self._setpoint(state), tuple(notes), finish, used, release)
+        asked = target.position if target is not None else None
+        return state, Output(self._setpoint(state), tuple(notes), finish, used, release, asked)
 
     @staticmethod
     def _setpoint(state: CoreState) -> tuple[float, ...] | None:
@@ -101,6 +110,7 @@ class ControlCore:
             stalled = chain.stalled_since(joint, state.clamped, stalled, self.config, now_ns)
         return replace(
             state,
+            now_ns=now_ns,
             joint=joint or state.joint,
             overload_since_ns=overload,
             stalled_since_ns=stalled,
@@ -150,6 +160,11 @@ class ControlCore:
             return replace(
                 state, counters=replace(counters, other_task_chunks=counters.other_task_chunks + 1)
             ), 0
+        if self._too_soon(state, chunk):
+            counters = state.counters
+            return replace(
+                state, counters=replace(counters, superseded_chunks=counters.superseded_chunks + 1)
+            ), 0
         violation = chain.check_chunk(chunk, self.config, now_ns, state.chunk_age_limit_ns)
         if violation is None and chunk.chunk_id <= state.last_chunk_id:
             violation = chain.Violation(
@@ -162,26 +177,48 @@ class ControlCore:
             return self._react(replace(state, counters=counters), now_ns, condition, notes), 0
         if state.starved:
             notes.append(Note("resumed", f"chunk {chunk.chunk_id}"))
+        assert state.motion is not None
+        path = path_of(chunk, now_ns, state.still_since_ns)
         return replace(
             state,
-            execution=executor.begin(chunk, now_ns, state.still_since_ns),
+            execution=self.strategy.begin(state.execution, path, now_ns, _LOOKAHEAD_NS, state.motion),
             last_chunk_id=chunk.chunk_id,
             starved=False,
             counters=replace(state.counters, chunks=state.counters.chunks + 1),
         ), chunk.chunk_id
 
-    def _target(self, state: CoreState, now_ns: int) -> executor.Target | None:
-        if state.phase in (Phase.RETURN, Phase.STOPPED) and state.goal is not None:
-            return executor.Target(state.goal, (0.0,) * len(state.goal))
-        if state.phase == Phase.RUN and state.execution is not None:
-            return executor.target_at(state.execution, now_ns, _LOOKAHEAD_NS)
-        return None
+    def _too_soon(self, state: CoreState, chunk: Chunk) -> bool:
+        """Whether a sequential policy has not seen what became of the chunk before."""
+        before = state.execution
+        return not self.strategy.asynchronous and before is not None and chunk.observation_ns < before.end_ns
 
-    def _move(self, state: CoreState, now_ns: int, notes: list[Note]) -> CoreState:
-        """Target, clamps, smoother and checks; or one tick of braking."""
+    def _target(self, state: CoreState, now_ns: int) -> tuple[CoreState, Target | None]:
+        """What is asked for in this tick, before any limit; None for nothing."""
+        if state.phase in (Phase.RETURN, Phase.STOPPED) and state.goal is not None:
+            return state, Target(state.goal, (0.0,) * len(state.goal))
+        execution = state.execution
+        if state.phase != Phase.RUN or execution is None:
+            return replace(state, ema=None), None
+        if self.strategy.asynchronous and now_ns > execution.end_ns:
+            return replace(state, ema=None), None
+        target = self.strategy.target(execution, now_ns, _LOOKAHEAD_NS)
+        if self.config.ema_s == 0:
+            return state, target
+        assert state.motion is not None
+        before = state.ema or Target(state.motion.position, state.motion.velocity)
+        share = -math.expm1(-self.config.dt_ns * 1e-9 / self.config.ema_s)
+        target = Target(
+            tuple([a + (b - a) * share for a, b in zip(before.position, target.position, strict=True)]),
+            tuple([a + (b - a) * share for a, b in zip(before.velocity, target.velocity, strict=True)]),
+        )
+        return replace(state, ema=target), target
+
+    def _move(self, state: CoreState, now_ns: int, notes: list[Note]) -> tuple[CoreState, Target | None]:
+        """Target, clamps, smoother and checks; or one tick of braking. Also says what was asked for."""
         assert state.motion is not None
         before = state.motion
-        target = self._target(state, now_ns)
+        state, target = self._target(state, now_ns)
+        asked = target
         if target is None and state.execution is not None and not state.starved:
             notes.append(Note("starved", f"chunk {state.execution.chunk_id} ran out"))
             counters = replace(state.counters, starved=state.counters.starved + 1)
@@ -209,7 +246,7 @@ class ControlCore:
             after = self._brake(before)
         moved = any(abs(a - b) > _STILL for a, b in zip(after.position, before.position, strict=True))
         since = 0 if moved else state.still_since_ns or now_ns
-        return replace(state, motion=after, still_since_ns=since)
+        return replace(state, motion=after, still_since_ns=since), asked
 
     def _brake(self, before: Motion) -> Motion:
         if at_rest(before):

@@ -1,4 +1,4 @@
-"""Where the arm should be now: a chunk read at a time. Pure."""
+"""Where a chunk says that the arm should be: paths over time, and what is being executed. Pure."""
 
 from __future__ import annotations
 
@@ -8,50 +8,105 @@ from ..messages import Chunk
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
-    """A chunk being executed: `actions[i]` is commanded at `origin_ns + i * dt_ns`, linear between."""
+class Path:
+    """One chunk on the time axis: `actions[i]` is commanded at `origin_ns + i * dt_ns`, linear between."""
 
     chunk_id: int
     observation_ns: int
     origin_ns: int
     dt_ns: int
     actions: tuple[tuple[float, ...], ...]
-    """[steps][joints]"""
+    """[steps][joints], absolute, in robot units"""
 
     @property
     def end_ns(self) -> int:
-        return self.origin_ns + (len(self.actions) - 1) * self.dt_ns
+        """The time of the last action; a single action lasts one step."""
+        return self.origin_ns + max(1, len(self.actions) - 1) * self.dt_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What a path still differs by from the one before, as a quintic that goes to zero (`fusion`)."""
+
+    start_ns: int
+    duration_ns: int
+    error: tuple[tuple[float, float, float], ...]
+    """[joints]: difference of position, velocity and acceleration at the start"""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The chunks under execution; a strategy (`strategies`) makes targets of them.
+
+    Its properties are those of the newest chunk.
+    """
+
+    paths: tuple[Path, ...]
+    """Oldest first. More than one only where the strategy still needs the older ones."""
+    since_ns: tuple[int, ...]
+    """Per path: when it began to be executed."""
+    counts: tuple[float, ...] = ()
+    """`ensemble`: how many predictions stand behind each action of the newest path."""
+    bridge: Bridge | None = None
+
+    @property
+    def newest(self) -> Path:
+        return self.paths[-1]
+
+    @property
+    def chunk_id(self) -> int:
+        return self.newest.chunk_id
+
+    @property
+    def observation_ns(self) -> int:
+        return self.newest.observation_ns
+
+    @property
+    def origin_ns(self) -> int:
+        return self.newest.origin_ns
+
+    @property
+    def end_ns(self) -> int:
+        return self.newest.end_ns
+
+    @property
+    def first_used_ns(self) -> int:
+        """When the newest chunk began to be executed."""
+        return self.since_ns[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the path is a little ahead of now, and the mean velocity on the way there."""
+    """Where the arm should be a little ahead of now, and how fast it should be moving there."""
 
     position: tuple[float, ...]
     velocity: tuple[float, ...]
 
 
-def begin(chunk: Chunk, now_ns: int, still_since_ns: int) -> Execution:
-    """Starts a chunk. Its origin is the observation's stamp; where the arm has been commanded still since
-    then, nothing has gone stale and the origin is now, so the first chunk starts at its index 0."""
+def path_of(chunk: Chunk, now_ns: int, still_since_ns: int) -> Path:
+    """Puts a chunk on the time axis. Its origin is the observation's stamp; where the arm has been commanded
+    still since then, nothing has gone stale and the origin is now, so the first chunk starts at index 0."""
     still = still_since_ns != 0 and still_since_ns <= chunk.observation_ns
     origin = now_ns if still else chunk.observation_ns
-    return Execution(chunk.chunk_id, chunk.observation_ns, origin, chunk.dt_ns, chunk.actions)
+    return Path(chunk.chunk_id, chunk.observation_ns, origin, chunk.dt_ns, chunk.actions)
 
 
-def position_at(execution: Execution, time_ns: int) -> tuple[float, ...]:
+def position_at(path: Path, time_ns: int) -> tuple[float, ...]:
     """The path at one time; before its origin its first point, after its end its last."""
-    elapsed = min(max(0, time_ns - execution.origin_ns), execution.end_ns - execution.origin_ns)
-    index = min(elapsed // execution.dt_ns, max(0, len(execution.actions) - 2))
-    fraction = (elapsed - index * execution.dt_ns) / execution.dt_ns
-    a, b = execution.actions[index], execution.actions[min(index + 1, len(execution.actions) - 1)]
+    elapsed = min(max(0, time_ns - path.origin_ns), path.end_ns - path.origin_ns)
+    last = len(path.actions) - 1
+    index = min(elapsed // path.dt_ns, max(0, last - 1))
+    fraction = (elapsed - index * path.dt_ns) / path.dt_ns
+    a, b = path.actions[index], path.actions[min(index + 1, last)]
     return tuple([x + (y - x) * fraction for x, y in zip(a, b, strict=True)])
 
 
-def target_at(execution: Execution, now_ns: int, lookahead_ns: int) -> Target | None:
-    """The target for a smoother that aims `lookahead_ns` ahead; None when the chunk has run out."""
-    if now_ns > execution.end_ns:
-        return None
-    now, ahead = position_at(execution, now_ns), position_at(execution, now_ns + lookahead_ns)
+def target_at(path: Path, now_ns: int, lookahead_ns: int) -> Target:
+    """The target for a smoother that aims `lookahead_ns` ahead on a path."""
+    return between(position_at(path, now_ns), position_at(path, now_ns + lookahead_ns), lookahead_ns)
+
+
+def between(now: tuple[float, ...], ahead: tuple[float, ...], lookahead_ns: int) -> Target:
+    """The target `ahead`, with the mean velocity on the way there."""
     seconds = lookahead_ns * 1e-9
     return Target(ahead, tuple([(b - a) / seconds for a, b in zip(now, ahead, strict=True)]))

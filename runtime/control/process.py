@@ -51,6 +51,8 @@ class Settings:
     state_dir: str
     chunk_steps: int
     chunk_dt_ns: int
+    strategy: str
+    ema_s: float
     cpu: int | None
 
     @classmethod
@@ -70,6 +72,8 @@ def guards(loop: ControlLoop) -> list[str]:
             f"{config.lead[i]:g}, following error {config.following_error[i]:g}"
         )
     rows.append(f"smoother: {type(core.smoother).__name__}, {config.dt_ns / 1e6:g} ms")
+    average = f", moving average over {config.ema_s:g} s" if config.ema_s else ""
+    rows.append(f"chunks: {config.strategy} ({core.strategy.meaning}){average}")
     rows.append(f"joint state: at most {config.joint_state_max_age_ns / 1e6:g} ms old")
     rows.append(
         f"motors: {config.voltage_v[0]} .. {config.voltage_v[1]} V, at most {config.temperature_c} C, fault "
@@ -97,6 +101,8 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
         control_hz=settings.control_hz,
         chunk_steps=settings.chunk_steps,
         chunk_dt_ns=settings.chunk_dt_ns,
+        strategy=settings.strategy,
+        ema_s=settings.ema_s,
     )
     gate = FeetechGate()
     options = Options(

@@ -8,7 +8,7 @@ from typing import Literal
 from ...drivers.types import JointState
 from ..messages import Arm, Chunk, Phase
 from .deadlines import SlotAccount
-from .executor import Execution
+from .executor import Execution, Target
 from .smoother import Motion
 
 Finish = Literal["release", "hold"]
@@ -81,6 +81,10 @@ class CoreState:
     joint: JointState | None = None
     """The newest complete sample."""
     execution: Execution | None = None
+    ema: Target | None = None
+    """The moving average of targets, where one is asked for."""
+    now_ns: int = 0
+    """The time of this tick."""
     task_id: int = 0
     chunk_age_limit_ns: int = 0
     silence_limit_ns: int = 0
@@ -139,3 +143,5 @@ class Output:
     """The chunk whose first setpoint this is; 0 for none."""
     release: bool = False
     """Category 1: at rest after a stop, switch the torque off and stay."""
+    target: tuple[float, ...] | None = None
+    """What was asked for in this tick, before clamps and smoothing; None for nothing."""

@@ -68,7 +68,7 @@ class Telemetry:
             message = State(
                 state.phase,
                 state.task_id,
-                state.execution.chunk_id if state.execution else 0,
+                *_execution(state),
                 measured.stamp_ns,
                 state.still_since_ns,
                 measured.position,
@@ -123,3 +123,11 @@ class Telemetry:
             commanded=state.motion.position if state.motion and measured else position,
         )
         self._send("supervisor", self._supervisor, snapshot)
+
+
+def _execution(state: CoreState) -> tuple[int, int, int, int]:
+    """Id, origin, end and first use of the newest chunk under execution; zeros for none."""
+    execution = state.execution
+    if execution is None:
+        return 0, 0, 0, 0
+    return execution.chunk_id, execution.origin_ns, execution.end_ns, execution.first_used_ns

@@ -52,5 +52,7 @@ class PolicyConfig(BaseModel):
     """The bundle's camera name -> source, without a name."""
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
+    sequential: bool = False
+    """Infer only once the chunk before has been carried out."""
     control_period_ns: Nanoseconds
     limits: Limits = Limits()

@@ -17,6 +17,7 @@ from ..histogram import Recorder
 from ..messages import Chunk, Event, Fault, Heartbeat, Quit, Reset, StampSource, State, Task
 from .action_space import NonFiniteAction
 from .cameras_in import Cameras, FrameFault
+from .execution import ExecutionView
 from .observer import JointHistory
 from .program import Inference, Program
 from .words import InstructionError
@@ -66,6 +67,7 @@ class PolicyLoop:
         supervisor: Channel,
         history: JointHistory,
         joint_gap_ns: int,
+        sequential: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._program = program
@@ -74,6 +76,9 @@ class PolicyLoop:
         self._supervisor = supervisor
         self._history = history
         self._joint_gap_ns = joint_gap_ns
+        self._sequential = sequential
+        self._execution = ExecutionView()
+        self._dt_ns = round(program.spec.action.dt_s * 1e9)
         self._clock = clock
         self._recorders = {stage: Recorder(stage) for stage in STAGES}
         self._poll = select.poll()
@@ -133,10 +138,12 @@ class PolicyLoop:
         for envelope in self._control.receive_all():
             if isinstance(envelope.message, State):
                 self._history.add(envelope.message)
+                self._execution.add(envelope.message, envelope.stamp_ns)
 
     def _begin(self, task: Task) -> None:
         self._task = task
         self._cameras.begin()
+        self._execution.begin(task.task_id)
         self._fitting_ns = self._sent_ns = self._clock()
         if not task.text:
             return
@@ -166,12 +173,18 @@ class PolicyLoop:
             return
         got_ns = self._clock()
         oldest = min(frames.values(), key=lambda frame: frame.stamp_ns)
+        if self._sequential and not self._execution.carried_out(oldest.stamp_ns):
+            self._fitting_ns = got_ns
+            return
         position = self._position_at(oldest.stamp_ns)
         if position is None:
             return
         self._cameras.check_age(frames, self._clock())
         inference = self._program.infer(
-            {name: frame.image for name, frame in frames.items()}, position, self._tokens
+            {name: frame.image for name, frame in frames.items()},
+            position,
+            self._tokens,
+            self._execution.guidance(oldest.stamp_ns, self._dt_ns),
         )
         self._send(inference, frames, oldest, got_ns)
 
@@ -208,11 +221,12 @@ class PolicyLoop:
             session_run_ns=inference.session_run_ns,
             frame_period_ns=self._cameras.period_ns,
             stamp_source=_STAMPS[oldest.stamp_source],
-            dt_ns=round(self._program.spec.action.dt_s * 1e9),
+            dt_ns=self._dt_ns,
             actions=tuple(map(tuple, inference.targets.tolist())),
         )
         self._control.send(chunk)
         sent_ns = self._clock()
+        self._execution.sent(chunk, sent_ns)
         self._heartbeat_ns = sent_ns
         durations = {
             "frame_age": inference.start_ns - oldest.stamp_ns,

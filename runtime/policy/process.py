@@ -24,7 +24,6 @@ from ...drivers.robots.schema import load_robot
 from ...drivers.units import JointUnits
 from ..backends.registry import load_session
 from ..backends.types import BackendError, BackendOptions
-from ..bundle.contract import MIN_STEPS
 from ..bundle.errors import BundleError
 from ..bundle.reading import load_bundle
 from ..channel import Channel, ChannelClosed
@@ -81,6 +80,7 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
             supervisor,
             JointHistory(config.control_period_ns),
             config.limits.joint_gap_ns,
+            config.sequential,
         )
         # The model's objects live as long as the process: a collection over them would delay a chunk.
         gc.collect()
@@ -101,11 +101,6 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
     bundle = load_bundle(Path(config.bundle))
     spec = bundle.spec
     graph = spec.program.graph
-    if spec.action.steps < MIN_STEPS:
-        raise ProgramError(
-            f"the policy predicts {spec.action.steps} step at a time; this version follows chunks of at "
-            f"least {MIN_STEPS} steps: export a policy that predicts several"
-        )
     robot = load_robot(config.robot)
     space = ActionSpace(spec, JointUnits(robot, load_calibration(Path(config.calibration), robot)))
     data = bundle.graph_bytes(graph)

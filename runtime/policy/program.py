@@ -15,6 +15,7 @@ from ..bundle.golden import read_golden
 from ..bundle.reading import LoadedBundle
 from ..bundle.schema import Bundle
 from .action_space import ActionSpace
+from .execution import Guidance
 from .preprocess import prepare_image
 from .words import encode_words
 
@@ -81,8 +82,10 @@ class Program:
         images: Mapping[str, NDArray[np.uint8]],
         position: Sequence[float],
         tokens: NDArray[np.int64] | None,
+        guidance: Guidance | None = None,
     ) -> Inference:
-        """One chunk. `images`: camera name -> [h, w, 3] RGB; `position`: robot units.
+        """One chunk. `images`: camera name -> [h, w, 3] RGB; `position`: robot units. `guidance` is for
+        programs that continue the chunk under way; one of kind `single` predicts each chunk by itself.
 
         Raises `NonFiniteAction`, `BackendError`.
         """

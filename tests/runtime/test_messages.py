@@ -36,7 +36,7 @@ def states(draw: st.DrawFn) -> m.State:
     n = draw(st.integers(0, 8))
     row = st.tuples(*[floats] * n)
     return m.State(
-        m.Phase.RUN, draw(ids), draw(ids), draw(stamps), draw(stamps), draw(row), draw(row), draw(row)
+        m.Phase.RUN, draw(ids), draw(ids), *[draw(stamps) for _ in range(5)], draw(row), draw(row), draw(row)
     )
 
 

@@ -91,6 +91,7 @@ def resolved() -> Resolved:
         arm="serial:/dev/null",
         cameras={"front": "http://camera"},
         control_hz=100.0,
+        strategy="newest",
         choices=(Choice("robot", "sim_arm", "--robot"),),
     )
 

@@ -43,6 +43,7 @@ def wish(bundle: Path | None, **changes: Any) -> Resolved:
         "arm": "serial:/dev/null",
         "cameras": ["http://camera/stream"],
         "control_hz": None,
+        "strategy": None,
         **changes,
     }
     return resolve(Wishes(**values))
@@ -124,7 +125,7 @@ def test_a_probed_bus_and_the_bundles_type_decide(
     monkeypatch.setattr("holdfast.drivers.probe.fitting_robots", lambda found: fitting)
     bundle = write_tiny_bundle(tmp_path / "b.vla", robot_type=robot_type)
     spec = room.load_bundle(bundle).spec
-    wishes = Wishes(str(bundle), (), None, None, None, "serial:/dev/null", ["x"], None)
+    wishes = Wishes(str(bundle), (), None, None, None, "serial:/dev/null", ["x"], None, None)
     choices: list[room.Choice] = []
     if outcome is None:
         with pytest.raises(Refused, match="--robot"):

@@ -78,23 +78,6 @@ def test_control_hz_overrides_the_robot_file(spec: dict[str, Any]) -> None:
     assert all(row.ok for row in check_contract(build(spec), ROBOT, ["front"], control_hz=20))
 
 
-@pytest.mark.parametrize(("latency_s", "ok"), [(None, True), (0.1, True), (0.9, False)])
-def test_a_chunk_must_outlast_inference(spec: dict[str, Any], latency_s: float | None, ok: bool) -> None:
-    rows = check_contract(build(spec), ROBOT, ["front"], latency_s=latency_s)
-    assert [row.what for row in rows if not row.ok] == ([] if ok else ["chunk horizon"])
-
-
-@pytest.mark.parametrize(("steps", "bad"), [(1, ["chunk steps"]), (2, [])])
-def test_a_chunk_of_one_step_cannot_be_followed(spec: dict[str, Any], steps: int, bad: list[str]) -> None:
-    spec["action"]["steps"] = steps
-    spec["graphs"]["policy"]["outputs"][0]["shape"][1] = steps
-    rows = check_contract(build(spec), ROBOT, ["front"])
-    assert [row.what for row in rows if not row.ok] == bad
-    if bad:
-        with pytest.raises(BundleMismatch, match="follows chunks of at least two steps"):
-            require_contract(build(spec), rows)
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [(["front"], {"front": 0}), ([None], {"front": 0}), ([""], {"front": 0}), ([], None), (["wrist"], None),

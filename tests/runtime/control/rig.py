@@ -128,7 +128,8 @@ def control(simulator: Simulator, state_dir: Path, **changes: object) -> Iterato
         "session": session, "robot": str(robot_path("sim_arm")),
         "calibration": str(find_calibration(load_robot("sim_arm")).path), "arm": simulator.arm_url,
         "control_hz": None, "rt": "warn", "dry_run": False, "write_gains": False, "reset_latch": False,
-        "state_dir": str(state_dir), "chunk_steps": STEPS, "chunk_dt_ns": DT_NS, "cpu": None,
+        "state_dir": str(state_dir), "chunk_steps": STEPS, "chunk_dt_ns": DT_NS,
+        "strategy": "newest", "ema_s": 0.0, "cpu": None,
     }  # fmt: skip
     command = [sys.executable, "-X", "faulthandler", "-m", "holdfast.runtime.control.process"]
     command += ["--supervisor-fd", str(theirs_s.fileno()), "--policy-fd", str(theirs_p.fileno())]

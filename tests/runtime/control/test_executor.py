@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.runtime.control.executor import Execution, begin, position_at, target_at
+from holdfast.runtime.control.executor import Path, path_of, position_at, target_at
 
 from .world import MS, chunk
 
@@ -16,13 +16,13 @@ values = st.floats(-10, 10)
 paths = st.lists(st.tuples(values, values), min_size=2, max_size=20)
 
 
-def execution(rows: list[tuple[float, ...]], origin_ns: int = 0) -> Execution:
-    return Execution(1, origin_ns, origin_ns, DT, tuple(rows))
+def path(rows: list[tuple[float, ...]], origin_ns: int = 0) -> Path:
+    return Path(1, origin_ns, origin_ns, DT, tuple(rows))
 
 
 @given(paths, st.integers(0, 10**12))
 def test_every_action_is_commanded_at_its_own_time(rows: list[tuple[float, ...]], origin_ns: int) -> None:
-    made = execution(rows, origin_ns)
+    made = path(rows, origin_ns)
     for i, row in enumerate(rows):
         assert position_at(made, origin_ns + i * DT) == pytest.approx(row, abs=1e-9)
 
@@ -31,7 +31,7 @@ def test_every_action_is_commanded_at_its_own_time(rows: list[tuple[float, ...]]
 def test_between_two_actions_lies_their_line_and_outside_the_nearest_end(
     rows: list[tuple[float, ...]], steps: float
 ) -> None:
-    made = execution(rows)
+    made = path(rows)
     got = position_at(made, round(steps * DT))
     if steps <= 0:
         wanted = rows[0]
@@ -47,21 +47,17 @@ def test_between_two_actions_lies_their_line_and_outside_the_nearest_end(
 def test_the_target_is_where_the_path_will_be_and_how_fast_it_gets_there(
     rows: list[tuple[float, ...]], now_ns: int
 ) -> None:
-    made = execution(rows)
+    made = path(rows)
     target = target_at(made, now_ns, LOOKAHEAD)
-    if now_ns > made.end_ns:
-        assert target is None
-        return
-    assert target is not None
     ahead, now = position_at(made, now_ns + LOOKAHEAD), position_at(made, now_ns)
     assert target.position == ahead
     assert target.velocity == pytest.approx([(b - a) / 0.1 for a, b in zip(now, ahead, strict=True)])
 
 
-def test_a_chunk_of_one_action_is_a_point_that_has_run_out_at_once() -> None:
-    made = execution([(0.5, 0.5)])
-    assert target_at(made, 0, LOOKAHEAD) is not None
-    assert target_at(made, 1, LOOKAHEAD) is None
+def test_a_single_action_lasts_one_step() -> None:
+    made = path([(0.5, 0.5)])
+    assert made.end_ns == DT
+    assert target_at(made, DT // 2, LOOKAHEAD).position == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -72,5 +68,5 @@ def test_the_origin_is_now_only_where_the_arm_stood_still_since_the_observation(
     still_since: int, origin: str
 ) -> None:
     message = chunk([(0.0, 0.0, 0.0)] * 8, chunk_id=1, observation_ns=1000 * MS)
-    made = begin(message, 1100 * MS, still_since)
+    made = path_of(message, 1100 * MS, still_since)
     assert made.origin_ns == (1100 * MS if origin == "now" else 1000 * MS)

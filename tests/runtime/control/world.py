@@ -30,6 +30,8 @@ def config(**changes: object) -> CoreConfig:
         dt_ns=10 * MS,
         chunk_steps=8,
         chunk_dt_ns=50 * MS,
+        strategy="newest",
+        ema_s=0.0,
         joint_state_max_age_ns=80 * MS,
         max_missed_in_a_row=5,
         max_missed_fraction=0.05,

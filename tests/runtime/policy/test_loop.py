@@ -99,7 +99,7 @@ class Rig:
         now = time.monotonic_ns()
         if self.states:
             zeros = (0.0,) * 6
-            self.control.send(State(Phase.RUN, 1, 0, now, 0, POSITION, zeros, POSITION))
+            self.control.send(State(Phase.RUN, 1, 0, 0, 0, 0, now, 0, POSITION, zeros, POSITION))
         self._sequence += 1
         if not self.camera.lost:
             self.camera.put(self._sequence, now / MS, 7 if self.frozen else None)

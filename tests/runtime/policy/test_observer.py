@@ -12,7 +12,7 @@ PERIOD = 10_000_000
 
 def state(joint_ns: int, *position: float) -> State:
     zeros = (0.0,) * len(position)
-    return State(Phase.RUN, 1, 0, joint_ns, 0, position, zeros, position)
+    return State(Phase.RUN, 1, 0, 0, 0, 0, joint_ns, 0, position, zeros, position)
 
 
 def history(*samples: tuple[int, float]) -> JointHistory:

@@ -1,0 +1,194 @@
+"""How chunks that overlap become one motion: the strategies, behind one interface. Pure.
+
+A strategy does two things: `begin` takes a new chunk into what is being executed, `target` says where the arm
+should be `lookahead_ns` from now. The time axis is the same for all of them (`executor.Path`): actions are
+indexed by the time of their observation, so what has gone stale during inference is skipped. The smoother
+follows the target within the robot's limits whatever a strategy asks for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .executor import Bridge, Execution, Path, Target, between, position_at, target_at
+from .spline import bridge_at, difference, spline_at, total
+
+if TYPE_CHECKING:
+    from .smoother import Motion
+
+FADE_NS = 200_000_000
+"""`crossfade`: how long a new chunk takes to replace the one before."""
+FUSION_NS = 300_000_000
+"""`fusion`: how long the difference to the curve before takes to go to zero."""
+ENSEMBLE_M = 0.01
+"""`ensemble`: weights exp(-m i), the oldest prediction (i = 0) first (ACT, arXiv 2304.13705)."""
+AVERAGE = 5
+"""`average`: so many actions are averaged."""
+MOST_PATHS = 32
+"""More chunks than overlap in any fade or average; beyond it the oldest is forgotten."""
+
+Begin = Callable[["Execution | None", Path, int, int, "Motion"], Execution]
+"""(what was executed, the new path, now_ns, lookahead_ns, the commanded motion) -> what is executed now"""
+Aim = Callable[[Execution, int, int], Target]
+"""(what is executed, now_ns, lookahead_ns) -> the target"""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One way of executing chunks."""
+
+    meaning: str
+    begin: Begin
+    target: Aim
+    asynchronous: bool = True
+    """False: the next chunk is inferred after this one has been carried out; the arm holds meanwhile."""
+
+
+def _alone(before: Execution | None, path: Path, now_ns: int, lookahead_ns: int, motion: Motion) -> Execution:
+    return Execution((path,), (now_ns,))
+
+
+def _follow(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
+    return target_at(execution.newest, now_ns, lookahead_ns)
+
+
+def _together(before: Execution | None, path: Path, now_ns: int, keep_ns: int) -> Execution:
+    """The new path after those before that were still followed at `keep_ns`; alone where they ran out."""
+    if before is None or now_ns > before.end_ns:
+        return Execution((path,), (now_ns,))
+    first = max((k for k, since in enumerate(before.since_ns) if since <= keep_ns), default=0)
+    first = max(first, len(before.paths) + 1 - MOST_PATHS)
+    return Execution((*before.paths[first:], path), (*before.since_ns[first:], now_ns))
+
+
+def _fade_in(
+    before: Execution | None, path: Path, now_ns: int, lookahead_ns: int, motion: Motion
+) -> Execution:
+    return _together(before, path, now_ns, now_ns - FADE_NS)
+
+
+def _fade(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
+    paths = execution.paths
+    here, ahead = position_at(paths[0], now_ns), position_at(paths[0], now_ns + lookahead_ns)
+    for path, since_ns in zip(paths[1:], execution.since_ns[1:], strict=True):
+        x = min(1.0, max(0.0, (now_ns - since_ns) / FADE_NS))
+        share = x * x * (3 - 2 * x)
+        here = _blend(here, position_at(path, now_ns), share)
+        ahead = _blend(ahead, position_at(path, now_ns + lookahead_ns), share)
+    return between(here, ahead, lookahead_ns)
+
+
+def _blend(a: tuple[float, ...], b: tuple[float, ...], share: float) -> tuple[float, ...]:
+    return tuple([x + (y - x) * share for x, y in zip(a, b, strict=True)])
+
+
+def _average_in(
+    before: Execution | None, path: Path, now_ns: int, lookahead_ns: int, motion: Motion
+) -> Execution:
+    return _together(before, path, now_ns, now_ns - (AVERAGE - 1) * path.dt_ns)
+
+
+def _average(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
+    """The mean of the last five actions, a step apart, each of the chunk that was followed at its time."""
+    here, ahead = _mean_at(execution, now_ns), _mean_at(execution, now_ns + lookahead_ns)
+    return between(here, ahead, lookahead_ns)
+
+
+def _mean_at(execution: Execution, time_ns: int) -> tuple[float, ...]:
+    dt_ns = execution.newest.dt_ns
+    rows = []
+    for step in range(AVERAGE):
+        then = time_ns - step * dt_ns
+        followed = max((k for k, since in enumerate(execution.since_ns) if since <= then), default=0)
+        rows.append(position_at(execution.paths[followed], then))
+    return tuple([sum(column) / AVERAGE for column in zip(*rows, strict=True)])
+
+
+def _ensemble_in(
+    before: Execution | None, path: Path, now_ns: int, lookahead_ns: int, motion: Motion
+) -> Execution:
+    """Every action becomes the weighted mean of all predictions for its time, in the recursive form: the mean
+    so far counts with the sum of its weights. Older means are read between their steps."""
+    steps = len(path.actions)
+    if before is None or now_ns > before.end_ns:
+        return Execution((path,), (now_ns,), counts=(1.0,) * steps)
+    old = before.newest
+    actions, counts = [], []
+    for step, new in enumerate(path.actions):
+        time_ns = path.origin_ns + step * path.dt_ns
+        if not old.origin_ns <= time_ns <= old.end_ns:
+            actions.append(new)
+            counts.append(1.0)
+            continue
+        seen = _count_at(before, time_ns)
+        share = math.exp(-ENSEMBLE_M * seen) / _weights(seen + 1)
+        actions.append(_blend(position_at(old, time_ns), new, share))
+        counts.append(seen + 1)
+    blended = Path(path.chunk_id, path.observation_ns, path.origin_ns, path.dt_ns, tuple(actions))
+    return Execution((blended,), (now_ns,), counts=tuple(counts))
+
+
+def _count_at(execution: Execution, time_ns: int) -> float:
+    """How many predictions stand behind the action at (or just before) one time."""
+    path = execution.newest
+    return execution.counts[min((time_ns - path.origin_ns) // path.dt_ns, len(execution.counts) - 1)]
+
+
+def _weights(count: float) -> float:
+    """Sum of exp(-m i) for i = 0 .. count - 1."""
+    return (1 - math.exp(-ENSEMBLE_M * count)) / (1 - math.exp(-ENSEMBLE_M))
+
+
+def _fuse_in(
+    before: Execution | None, path: Path, now_ns: int, lookahead_ns: int, motion: Motion
+) -> Execution:
+    """The new curve takes over where the old one is aimed at now: position, velocity and acceleration of the
+    target go on without a jump, and the difference goes to zero."""
+    join_ns = now_ns + lookahead_ns
+    duration_ns = min(FUSION_NS, path.end_ns - join_ns)
+    if duration_ns <= 0:
+        return Execution((path,), (now_ns,))
+    if before is None or now_ns > before.end_ns:
+        old = tuple([(p, 0.0, 0.0) for p in motion.position])
+    else:
+        old = _curve_at(before, join_ns)
+    bridge = Bridge(join_ns, duration_ns, difference(old, spline_at(path, join_ns)))
+    return Execution((path,), (now_ns,), bridge=bridge)
+
+
+def _fuse(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
+    curve = _curve_at(execution, now_ns + lookahead_ns)
+    return Target(tuple([p for p, _, _ in curve]), tuple([v for _, v, _ in curve]))
+
+
+def _curve_at(execution: Execution, time_ns: int) -> tuple[tuple[float, float, float], ...]:
+    curve = spline_at(execution.newest, time_ns)
+    bridge = execution.bridge
+    if bridge is None or time_ns >= bridge.start_ns + bridge.duration_ns:
+        return curve
+    return total(curve, bridge_at(bridge, time_ns))
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "sequential": Strategy(
+        "one chunk after another; the arm holds while the next is inferred", _alone, _follow, False
+    ),
+    "newest": Strategy("the newest chunk at once, less what has gone stale", _alone, _follow),
+    "crossfade": Strategy("the newest chunk, faded in over 0.2 s", _fade_in, _fade),
+    "ensemble": Strategy(
+        "the weighted mean of all predictions for the same time, the oldest first", _ensemble_in, _follow
+    ),
+    "average": Strategy("the mean of the last five actions of the newest chunk", _average_in, _average),
+    "fusion": Strategy(
+        "the newest chunk as a smooth curve, joined by a polynomial without a jump", _fuse_in, _fuse
+    ),
+}
+DEFAULT = "newest"
+
+
+def allowed(steps: int) -> list[str]:
+    """The strategies for chunks of so many steps: a single action can only be carried out by itself."""
+    return [name for name, strategy in STRATEGIES.items() if steps > 1 or not strategy.asynchronous]
