@@ -46,16 +46,30 @@ class KinematicLimits:
 
 LOOKAHEAD_S = 0.1
 """How far ahead on the path the smoother aims. Longer: smoother, but corners are cut more."""
+_GOOD = (ruckig.Result.Working, ruckig.Result.Finished)
 
 
 class Smoother:
-    """Computes the next `Motion`. Holds only Ruckig's scratch memory, so equal inputs give equal outputs."""
+    """Computes the next `Motion`. Holds only Ruckig's scratch memory, so equal inputs give equal outputs.
+
+    The requests are made once: making a new one for every joint took half the time of a tick.
+    """
 
     def __init__(self, limits: KinematicLimits, dt_s: float) -> None:
         self._dt_s = dt_s
-        self._limits = limits
-        self._otg = ruckig.Ruckig(1)
-        self._trajectory = ruckig.Trajectory(1)
+        joints = len(limits.velocity)
+        self._limits = list(zip(limits.velocity, limits.acceleration, limits.jerk, strict=True))
+        # Each joint by itself: its own duration is a minimum that Ruckig knows only for all joints together.
+        self._single = ruckig.Ruckig(1)
+        self._path = ruckig.Trajectory(1)
+        self._requests = [_request(limits, i, i + 1) for i in range(joints)]
+        # All joints in one go, without synchronisation.
+        self._all = ruckig.Ruckig(joints)
+        self._braking_path = ruckig.Trajectory(joints)
+        self._braking = _request(limits, 0, joints)
+        self._braking.control_interface = ruckig.ControlInterface.Velocity
+        self._braking.synchronization = ruckig.Synchronization.No
+        self._braking.target_velocity = [0.0] * joints
 
     def toward(
         self,
@@ -69,88 +83,99 @@ class Smoother:
         What cannot be reached in that time is approached in the shortest time. Raises `SmootherError` for
         values that are not finite or a state that violates the limits.
         """
-        return self._advance(
-            motion,
-            [
-                self._request(motion, i, target[i], target_velocity[i], duration_s)
-                for i in range(len(motion.position))
-            ],
-        )
+        path, dt_s, minimum = self._path, self._dt_s, duration_s if duration_s > 0 else None
+        position, velocity, acceleration = [], [], []
+        for request, limits, p, v, a, wanted, wanted_velocity in zip(
+            self._requests,
+            self._limits,
+            motion.position,
+            motion.velocity,
+            motion.acceleration,
+            target,
+            target_velocity,
+            strict=True,
+        ):
+            request.current_position = [p]
+            request.current_velocity = [v]
+            request.current_acceleration = [a]
+            request.target_position = [wanted]
+            request.target_velocity = [_without_run_up(p, v, wanted, wanted_velocity, *limits)]
+            request.minimum_duration = minimum
+            _calculate(self._single, request, path)
+            after = path.at_time(dt_s)
+            position.append(after[0][0])
+            velocity.append(after[1][0])
+            acceleration.append(after[2][0])
+        return _finite(motion, position, velocity, acceleration)
 
     def brake(self, motion: Motion) -> Motion:
         """One tick of the fastest jerk-limited braking to rest."""
-        return self._advance(motion, [self._braking(motion, i) for i in range(len(motion.position))])
+        return _finite(motion, *self._braked(motion).at_time(self._dt_s))
 
     def stopping_position(self, motion: Motion) -> tuple[float, ...]:
         """Where braking from `motion` comes to rest."""
-        rest = []
-        for i in range(len(motion.position)):
-            self._calculate(self._braking(motion, i))
-            position, _, _ = self._trajectory.at_time(self._trajectory.duration)
-            rest.append(position[0])
-        return tuple(rest)
+        path = self._braked(motion)
+        # Joints that rest before the last one does, stay where they are.
+        position, _, _ = path.at_time(path.duration)
+        return tuple(position)
 
-    def _state(self, motion: Motion, i: int) -> ruckig.InputParameter:
-        request = ruckig.InputParameter(1)
-        request.current_position = [motion.position[i]]
-        request.current_velocity = [motion.velocity[i]]
-        request.current_acceleration = [motion.acceleration[i]]
-        request.max_velocity = [self._limits.velocity[i]]
-        request.max_acceleration = [self._limits.acceleration[i]]
-        request.max_jerk = [self._limits.jerk[i]]
-        return request
+    def _braked(self, motion: Motion) -> ruckig.Trajectory:
+        request = self._braking
+        request.current_position = motion.position
+        request.current_velocity = motion.velocity
+        request.current_acceleration = motion.acceleration
+        _calculate(self._all, request, self._braking_path)
+        return self._braking_path
 
-    def _request(
-        self, motion: Motion, i: int, target: float, velocity: float, duration_s: float
-    ) -> ruckig.InputParameter:
-        request = self._state(motion, i)
-        request.target_position = [target]
-        request.target_velocity = [self._without_run_up(motion, i, target, velocity)]
-        if duration_s > 0:
-            request.minimum_duration = duration_s
-        return request
 
-    def _braking(self, motion: Motion, i: int) -> ruckig.InputParameter:
-        request = self._state(motion, i)
-        request.control_interface = ruckig.ControlInterface.Velocity
-        request.target_velocity = [0.0]
-        return request
+def _without_run_up(
+    position: float,
+    velocity: float,
+    target: float,
+    target_velocity: float,
+    max_velocity: float,
+    max_acceleration: float,
+    max_jerk: float,
+) -> float:
+    """The part of the target velocity that can be gained on the way to the target.
 
-    def _without_run_up(self, motion: Motion, i: int, target: float, velocity: float) -> float:
-        """The part of the target velocity that can be gained on the way to the target.
+    Asked for more, a time-optimal trajectory backs up first to take a run. Over a distance d with
+    acceleration a a joint gains v from v0 with v^2 = v0^2 + 2 a d (half of it is asked, for the jerk
+    limit); with jerk j from rest v^3 = j d^2.
+    """
+    if not (math.isfinite(target) and math.isfinite(target_velocity)):
+        raise SmootherError(f"the target {target} with velocity {target_velocity} is not finite")
+    sign = math.copysign(1.0, target_velocity)
+    distance = sign * (target - position)
+    if distance <= 0:
+        return 0.0
+    along = max(0.0, sign * velocity)
+    by_acceleration = math.sqrt(along**2 + max_acceleration * distance)
+    by_jerk = along + (max_jerk * distance**2) ** (1 / 3)
+    return sign * min(abs(target_velocity), by_acceleration, by_jerk, 0.99 * max_velocity)
 
-        Asked for more, a time-optimal trajectory backs up first to take a run. Over a distance d with
-        acceleration a a joint gains v from v0 with v^2 = v0^2 + 2 a d (half of it is asked, for the jerk
-        limit); with jerk j from rest v^3 = j d^2.
-        """
-        if not (math.isfinite(target) and math.isfinite(velocity)):
-            raise SmootherError(f"the target {target} with velocity {velocity} is not finite")
-        sign = math.copysign(1.0, velocity)
-        distance = sign * (target - motion.position[i])
-        if distance <= 0:
-            return 0.0
-        along = max(0.0, sign * motion.velocity[i])
-        by_acceleration = math.sqrt(along**2 + self._limits.acceleration[i] * distance)
-        by_jerk = along + (self._limits.jerk[i] * distance**2) ** (1 / 3)
-        limit = 0.99 * self._limits.velocity[i]
-        return sign * min(abs(velocity), by_acceleration, by_jerk, limit)
 
-    def _advance(self, motion: Motion, requests: list[ruckig.InputParameter]) -> Motion:
-        position, velocity, acceleration = [], [], []
-        for request in requests:
-            self._calculate(request)
-            p, v, a = self._trajectory.at_time(self._dt_s)
-            position.append(p[0])
-            velocity.append(v[0])
-            acceleration.append(a[0])
-        if not all(map(math.isfinite, (*position, *velocity, *acceleration))):
-            raise SmootherError(f"the trajectory from {motion} is not finite")
-        return Motion(tuple(position), tuple(velocity), tuple(acceleration))
+def _request(limits: KinematicLimits, first: int, end: int) -> ruckig.InputParameter:
+    """A request with the limits of the joints `first` .. `end - 1`."""
+    request = ruckig.InputParameter(end - first)
+    request.max_velocity = limits.velocity[first:end]
+    request.max_acceleration = limits.acceleration[first:end]
+    request.max_jerk = limits.jerk[first:end]
+    return request
 
-    def _calculate(self, request: ruckig.InputParameter) -> None:
-        try:
-            result = self._otg.calculate(request, self._trajectory)
-        except ruckig.RuckigError as error:
-            raise SmootherError(f"no trajectory within the limits: {error}") from error
-        if result not in (ruckig.Result.Working, ruckig.Result.Finished):
-            raise SmootherError(f"no trajectory within the limits: {result}")
+
+def _calculate(otg: ruckig.Ruckig, request: ruckig.InputParameter, path: ruckig.Trajectory) -> None:
+    try:
+        result = otg.calculate(request, path)
+    except ruckig.RuckigError as error:
+        raise SmootherError(f"no trajectory within the limits: {error}") from error
+    if result not in _GOOD:
+        raise SmootherError(f"no trajectory within the limits: {result}")
+
+
+def _finite(
+    before: Motion, position: Sequence[float], velocity: Sequence[float], acceleration: Sequence[float]
+) -> Motion:
+    if not all(map(math.isfinite, (*position, *velocity, *acceleration))):
+        raise SmootherError(f"the trajectory from {before} is not finite")
+    return Motion(tuple(position), tuple(velocity), tuple(acceleration))
