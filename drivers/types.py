@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from enum import Enum, IntEnum
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,20 @@ class StampSource(str, Enum):
     KERNEL = "kernel"
     HEADER = "header"
     ARRIVAL = "arrival"
+
+
+class Direction(IntEnum):
+    """Of bytes on a motor bus, as its master sees them."""
+
+    SENT = 0
+    RECEIVED = 1
+    """An answer, whole or in part."""
+    DISCARDED = 2
+    """Came unasked: late answers, noise."""
+
+
+Tap: TypeAlias = Callable[[Direction, int, bytes], None]
+"""Called with all bytes on a bus: direction, when (ns), bytes. Must neither block nor raise."""
 
 
 @dataclass(frozen=True, slots=True)

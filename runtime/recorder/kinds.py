@@ -8,6 +8,10 @@ FORMAT = 1
 """Raised when records of an older Holdfast can no longer be read."""
 
 
+SPAN_S = 30.0
+"""How far back the rings reach, at the least."""
+
+
 class Kind(IntEnum):
     """Each kind is in one ring only: below 16 control's, below 32 the policy's, then the supervisor's."""
 

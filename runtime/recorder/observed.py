@@ -11,6 +11,9 @@ from typing import Any
 
 from ...drivers.types import StampSource
 
+THUMBNAIL_PX = 160
+FRAMES_PER_S = 5.0
+
 _FRAME = struct.Struct("<qqQBH")
 _INFERENCE = struct.Struct("<II9q")
 _TASK = struct.Struct("<I")

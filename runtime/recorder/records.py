@@ -8,23 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
-from ...drivers.types import JointState
+from ...drivers.types import Direction, JointState
 from ..control.config import CoreConfig
 from ..control.state import CoreState, Inbox, Output
 from ..messages import Chunk, Phase, Snapshot
 from .observed import FaultRecord, FrameRecord, InferenceRecord, TaskRecord
-
-
-class Direction(IntEnum):
-    """Of bytes on the motor bus, as control sees them."""
-
-    SENT = 0
-    RECEIVED = 1
-    DISCARDED = 2
-    """Came unasked: late answers, noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,107 @@
+"""From the rings of a run to one file: when it stopped, when a person asks, or after all of it was killed.
+
+A `.flight` file is a zip with the rings and run.json, stored and not compressed, so that a damaged one can
+still be read in part.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from .folder import CONTROL_RING, RINGS, RUN_FILE, RunFolder, dead_runs
+from .reading import run_info
+
+KEEP = 20
+"""So many recordings are kept in a folder, the newest."""
+SUFFIX = ".flight"
+_OWN_NAME = re.compile(r"\d{8}T\d{6}Z-[a-z0-9_-]+\.flight")
+RECORDINGS = "recordings"
+"""The folder of recordings, in the state folder or as a key of run.json."""
+
+
+def new_path(recordings: Path, code: str) -> Path:
+    """A name that is not taken: time of day (UTC) and what the recording is of."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{stamp}-{re.sub('[^a-z0-9_]', '_', code.lower()) or 'stop'}"
+    path = recordings / (name + SUFFIX)
+    number = 2
+    while path.exists():
+        path = recordings / f"{name}-{number}{SUFFIX}"
+        number += 1
+    return path
+
+
+def write_out(folder: Path, target: Path) -> None:
+    """Copies the rings, which may be written to meanwhile, and run.json into the file `target`.
+
+    A reader never sees half of it. Raises `OSError`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name in (RUN_FILE, *RINGS):
+                    part = folder / name
+                    if part.exists():
+                        # A stamp of its own: zip knows no years before 1980, computers without a clock do.
+                        archive.writestr(zipfile.ZipInfo(name), part.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _forget_oldest(target.parent)
+
+
+def own_files(recordings: Path) -> list[Path]:
+    """The recordings in a folder that have a name of ours, oldest first."""
+    if not recordings.is_dir():
+        return []
+    return sorted(path for path in recordings.iterdir() if _OWN_NAME.fullmatch(path.name))
+
+
+def _forget_oldest(recordings: Path) -> None:
+    for path in own_files(recordings)[:-KEEP]:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of the rings of a run that was killed."""
+
+    path: Path | None
+    """The recording; None where there was nothing to keep, or no way to keep it."""
+    text: str
+
+
+def recover(state: Path, recordings: Path) -> list[Recovered]:
+    """Writes out what runs have left whose processes have all died; the rings of living runs are not touched.
+
+    A dead run's own wish where its recordings should go counts before `recordings`.
+    """
+    return [found for folder in dead_runs(state) if (found := _recover(folder, recordings)) is not None]
+
+
+def _recover(folder: RunFolder, recordings: Path) -> Recovered | None:
+    if not (folder.path / CONTROL_RING).exists():
+        # It died before control began.
+        folder.remove()
+        return None
+    wish = run_info(folder.path).get(RECORDINGS)
+    target = new_path(Path(wish) if isinstance(wish, str) and wish.startswith("/") else recordings, "killed")
+    try:
+        write_out(folder.path, target)
+    except OSError as error:
+        return Recovered(
+            None,
+            f"the rings of a run that was killed stay in {folder.path}: {target} cannot be written: {error}",
+        )
+    folder.remove()
+    return Recovered(target, f"of a run that was killed: {target}")
