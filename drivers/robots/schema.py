@@ -107,6 +107,10 @@ class Control(_Strict):
     """That many missed slots in a row are a protective stop."""
     max_missed_fraction: Annotated[float, Field(gt=0, le=1)]
     """A larger share of missed slots in a window of 10 s is a protective stop."""
+    max_starved: Annotated[int, Field(ge=1)] = 3
+    """Chunks that ran out that often in a window of 10 s are the condition `starving`."""
+    max_over_budget_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """A stage that is above its budget more often, in a window of 10 s, is the condition `over_budget`."""
     position_margin: Annotated[float, Field(ge=0, lt=0.5)]
     """Targets are clamped to the position limits less this margin (rad; grippers have none)."""
 
@@ -116,6 +120,12 @@ class Exit(_Strict):
     after_fault: Literal["release_here", "hold_energised"]
     """What quitting after a protective stop does; it never moves the arm."""
     stop_category: Literal[1, 2]
+    """IEC 60204-1. 2: after a protective stop the arm holds with torque on. 1: it is released once at rest;
+    only for an arm that may go limp wherever it is."""
+
+
+ControlStage = Literal["wake_late", "bus_read", "step", "bus_write", "tick", "joint_age"]
+ReactionName = Literal["count", "hold", "stop", "stop_1", "stop_2"]
 
 
 class Robot(_Strict):
@@ -129,6 +139,11 @@ class Robot(_Strict):
     control: Control
     health: Health
     exit: Exit
+    reactions: dict[str, ReactionName] = {}
+    """Condition -> reaction, where it shall differ from control's table (which says what may be chosen).
+    `stop_1`, `stop_2`: a stop of that category; `stop`: of `exit.stop_category`."""
+    budgets_ms: dict[ControlStage, Positive] = {}
+    """Stage of a control tick -> what it may take. Stages that are not listed have derived ones."""
     joints: Annotated[list[Joint], Field(min_length=1, max_length=32)]
 
     @model_validator(mode="after")
@@ -139,6 +154,12 @@ class Robot(_Strict):
             raise ValueError("two joints share a name or a motor id")
         if self.exit.at_exit == "hold_energised" and self.bus.watchdog == "motor":
             raise ValueError("hold_energised is impossible here: the motors' watchdog would trip")
+        limp = [code for code, reaction in self.reactions.items() if reaction == "stop_1"]
+        if limp and self.exit.stop_category != 1:
+            raise ValueError(
+                f"reactions: {', '.join(limp)}: stop_1 releases the arm, but exit.stop_category "
+                f"{self.exit.stop_category} says that it must not go limp"
+            )
         return self
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...drivers.robots.schema import Robot
 from ...drivers.units import JointUnits
+from .deadlines import check_reactions
 from .smoother import KinematicLimits
 from .strategies import DEFAULT
 
@@ -42,6 +43,10 @@ class CoreConfig:
     at_exit: str
     after_fault: str
     stop_category: int
+    """1: a stop releases the arm once it is at rest, unless its row says otherwise."""
+    max_starved: int
+    reactions: dict[str, str] = field(default_factory=dict)
+    """The robot file's choices; see `deadlines.reaction_to`."""
 
     def __post_init__(self) -> None:
         n = len(self.joint_names)
@@ -66,8 +71,10 @@ def core_config(
     """Turns a robot file, its calibration and the bundle's chunk shape into the core's configuration.
 
     The position limits are the robot file's, cut to the calibrated range: beyond that the servo itself
-    would clamp, and the arm would silently not follow.
+    would clamp, and the arm would silently not follow. Raises `ConfigError` for reactions that the table
+    does not offer.
     """
+    check_reactions(robot.reactions)
     reachable = [units.reachable(i) for i in range(len(robot.joints))]
     joints = robot.joints
     dt_ns = round(1e9 / (control_hz or robot.control.hz))
@@ -103,4 +110,6 @@ def core_config(
         at_exit=robot.exit.at_exit,
         after_fault=robot.exit.after_fault,
         stop_category=robot.exit.stop_category,
+        max_starved=robot.control.max_starved,
+        reactions=dict(robot.reactions),
     )

@@ -15,7 +15,7 @@ from ...drivers.types import JointState
 from ..messages import Chunk, Phase
 from . import chain
 from .config import CoreConfig
-from .deadlines import SlotAccount, stops
+from .deadlines import HOLD_NS, SlotAccount, reaction_to, stops
 from .executor import Target, path_of
 from .requests import take_requests
 from .settle import at_rest, settle
@@ -80,6 +80,7 @@ class ControlCore:
         state = take_requests(state, self.config, now_ns, inbox, notes)
         for condition in (*inbox.conditions, *watch(state, self.config, now_ns, joint)):
             state = self._react(state, now_ns, condition, notes)
+        state = self._hold_ended(state, now_ns, notes)
         state, new_chunk_id = self._take_chunk(state, now_ns, inbox, notes)
         state, target = self._move(state, now_ns, notes)
         state, finish, release, condition = settle(state, self.config, now_ns, notes)
@@ -117,19 +118,23 @@ class ControlCore:
             policy_heard_ns=now_ns if inbox.heard_policy or inbox.chunk else state.policy_heard_ns,
             supervisor_heard_ns=now_ns if inbox.heard_supervisor else state.supervisor_heard_ns,
             slots=state.slots.add(now_ns, inbox.slots_run, inbox.slots_late, inbox.slots_overrun),
+            starvation=state.starvation.at(now_ns, state.starved and state.phase == Phase.RUN),
             counters=counters,
         )
 
     def _without_torque(self, state: CoreState, inbox: Inbox) -> tuple[CoreState, Output]:
         """Before arming: nothing to command. Any stop condition or a request to quit ends the run."""
-        bad = next((c for c in inbox.conditions if stops(c.code)), None)
+        bad = next((c for c in inbox.conditions if stops(c.code, self.config.reactions)), None)
         if bad is not None:
             return state, Output(None, (Note("refused", f"{bad.code}: {bad.text}"),), "release")
         return state, Output(None, (), "release" if inbox.quit else None)
 
     def _react(self, state: CoreState, now_ns: int, condition: Condition, notes: list[Note]) -> CoreState:
         """Carries out the table's reaction. The first stop is the one on record."""
-        if not stops(condition.code):
+        reaction = reaction_to(condition.code, self.config.reactions)
+        if reaction == "hold" and state.phase == Phase.RUN:
+            return self._hold(state, now_ns, condition, notes)
+        if reaction in ("count", "hold"):
             notes.append(Note(condition.code, condition.text))
             return state
         if condition.code in ("supervisor_lost", "supervisor_silent"):
@@ -144,10 +149,30 @@ class ControlCore:
             if condition.code not in state.seen:
                 notes.append(Note("also", f"{condition.code}: {condition.text}"))
             return replace(state, seen=state.seen | {condition.code})
-        notes.append(Note("stop", f"{condition.code}: {condition.text}"))
-        record = StopRecord(condition.code, condition.text, now_ns, latched=True)
+        # Only where the robot file says that the arm may go limp.
+        category = 1 if self.config.stop_category == 1 and reaction != "stop_2" else 2
+        notes.append(Note("stop", f"{condition.code}: {condition.text}", float(category)))
+        record = StopRecord(condition.code, condition.text, now_ns, latched=True, category=category)
         seen = frozenset({condition.code})
         return replace(state, phase=Phase.STOPPING, stop=record, execution=None, goal=None, seen=seen)
+
+    def _hold(self, state: CoreState, now_ns: int, condition: Condition, notes: list[Note]) -> CoreState:
+        """Not latched: no chunk is followed until the condition has gone. Where chunks ran out, the arm
+        decelerates for want of a target, and the next chunk is welcome at once."""
+        if condition.code == "starved":
+            notes.append(Note(condition.code, condition.text))
+            return state
+        if state.held_by != condition.code:
+            notes.append(Note(condition.code, f"{condition.text}; the arm holds"))
+        return replace(state, execution=None, held_by=condition.code, held_until_ns=now_ns + HOLD_NS)
+
+    @staticmethod
+    def _hold_ended(state: CoreState, now_ns: int, notes: list[Note]) -> CoreState:
+        if not state.held_by or (state.phase == Phase.RUN and now_ns < state.held_until_ns):
+            return state
+        if state.phase == Phase.RUN:
+            notes.append(Note("resumed", f"{state.held_by} has not come again"))
+        return replace(state, held_by="", held_until_ns=0)
 
     def _take_chunk(
         self, state: CoreState, now_ns: int, inbox: Inbox, notes: list[Note]
@@ -175,6 +200,9 @@ class ControlCore:
             notes.append(Note("chunk_rejected", violation.text))
             condition = Condition(violation.code, violation.text)
             return self._react(replace(state, counters=counters), now_ns, condition, notes), 0
+        if state.held_by:
+            counters = replace(state.counters, superseded_chunks=state.counters.superseded_chunks + 1)
+            return replace(state, last_chunk_id=chunk.chunk_id, counters=counters), 0
         if state.starved:
             notes.append(Note("resumed", f"chunk {chunk.chunk_id}"))
         assert state.motion is not None
@@ -220,9 +248,8 @@ class ControlCore:
         state, target = self._target(state, now_ns)
         asked = target
         if target is None and state.execution is not None and not state.starved:
-            notes.append(Note("starved", f"chunk {state.execution.chunk_id} ran out"))
-            counters = replace(state.counters, starved=state.counters.starved + 1)
-            state = replace(state, starved=True, counters=counters)
+            # A condition of the table, found by `watch` in the next tick.
+            state = replace(state, starved=True)
         after: Motion | None = None
         if target is not None and state.joint is not None:
             if state.phase != Phase.STOPPED:

@@ -1,18 +1,24 @@
-"""The table from condition to reaction, and the account of missed slots.
+"""The table from condition to reaction, and the accounts of missed slots and starvation.
 
 Every way in which a run can go wrong is one row. Control, the policy process (through `Fault` codes) and
-the documentation all use these codes; a code without a row is a protective stop.
+the documentation all use these codes; a code without a row is a protective stop. A robot file may choose
+another reaction where the row offers one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from ...drivers.errors import ConfigError
 
 LATE_NS = 500_000
 """A tick that wakes later than this after its slot has missed it."""
 WINDOW_NS = 10_000_000_000
-"""Window of the share of missed slots."""
+"""Window of the share of missed slots, of starvation and of overrun budgets."""
+HOLD_NS = 1_500_000_000
+"""A `hold` lasts until its condition has not been noticed for so long (budgets are judged once a second)."""
 SUPERVISOR_SILENCE_NS = 1_000_000_000
 """Longest time without a message of the supervisor, which sends a heartbeat every 100 ms."""
 SETTLED_NS = 100_000_000
@@ -27,23 +33,32 @@ START_PERCENT = 5.0
 """The same for a gripper (percent of its range)."""
 
 
+Kind = Literal["count", "hold", "stop"]
+
+
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What a condition leads to. `stop` is a protective stop: latched, until a person resets it."""
+    """What a condition leads to, unless the robot file chooses another of `choices`."""
 
-    kind: Literal["count", "hold", "stop"]
+    kind: Kind
+    """count: it is reported. hold: while chunks are followed, the arm decelerates and holds, and goes on when
+    the condition has gone; else counted. stop: a protective stop, latched until a person resets it."""
     meaning: str
+    choices: tuple[Kind, ...] = ()
+    """What a robot file may choose besides `kind`. Nothing else: a fault cannot be tuned away."""
 
 
 REACTIONS: dict[str, Reaction] = {
-    "starved": Reaction("hold", "the chunk ran out before a new one came"),
+    "starved": Reaction("hold", "the chunk ran out before a new one came", ("stop",)),
+    "starving": Reaction("count", "chunks run out again and again", ("hold", "stop")),
+    "over_budget": Reaction("count", "a stage takes longer than its budget too often", ("hold", "stop")),
     "clamped": Reaction("count", "a target lay outside the limits or too far ahead of the arm"),
     "bus_error": Reaction("count", "one bus cycle failed; the age of the joint state decides"),
     "chunk_bad": Reaction(
         "stop", "a chunk with the wrong shape, order, stamps or values that are not finite"
     ),
-    "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed"),
-    "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process"),
+    "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed", ("hold",)),
+    "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process", ("hold",)),
     "policy_lost": Reaction("stop", "the policy process ended"),
     "supervisor_silent": Reaction("stop", "no message of the supervisor"),
     "supervisor_lost": Reaction("stop", "the supervisor ended"),
@@ -77,10 +92,33 @@ REACTIONS: dict[str, Reaction] = {
 }
 
 
-def stops(code: str) -> bool:
+def reaction_to(code: str, tuned: Mapping[str, str]) -> str:
+    """The reaction to a condition: `count`, `hold`, `stop`, or a stop of a category, `stop_1` or `stop_2`.
+
+    `tuned` is the robot file's choice by code; a code without a row is a stop.
+    """
+    row = REACTIONS.get(code)
+    return tuned.get(code, row.kind if row is not None else "stop")
+
+
+def stops(code: str, tuned: Mapping[str, str]) -> bool:
     """Whether a condition is a protective stop; unknown codes are."""
-    reaction = REACTIONS.get(code)
-    return reaction is None or reaction.kind == "stop"
+    return reaction_to(code, tuned).startswith("stop")
+
+
+def check_reactions(tuned: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for a choice that the table does not offer."""
+    for code, chosen in tuned.items():
+        row = REACTIONS.get(code)
+        if row is None:
+            raise ConfigError(f"reactions: no condition is called {code!r}; known are {', '.join(REACTIONS)}")
+        offered = (row.kind, *row.choices)
+        if chosen.partition("_")[0] not in offered:
+            raise ConfigError(
+                f"reactions: {code} ({row.meaning}) cannot be {chosen!r}; the table offers "
+                f"{' or '.join(offered)}"
+                + (", where a stop may name its category (stop_1, stop_2)" if "stop" in offered else "")
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +175,43 @@ class SlotAccount:
         """Share of missed slots in the window; 0 until the window holds one second at 100 Hz."""
         total = self.half_total + self.previous_total
         return (self.half_missed + self.previous_missed) / total if total >= 100 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StarvationAccount:
+    """Times without a chunk to follow, while there should be one: since the start, and in the window."""
+
+    times: int = 0
+    since_ns: int = 0
+    """Since when the arm starves; 0 while it does not."""
+    past_ns: int = 0
+    """How long it starved altogether, less the time under way."""
+    recent: tuple[tuple[int, int], ...] = ()
+    """(began, ended) of those that ended within the window."""
+
+    def at(self, now_ns: int, starved: bool) -> StarvationAccount:
+        """The account at `now_ns`; `starved`: whether the arm starves now."""
+        account = self
+        if account.recent and now_ns - account.recent[0][1] > WINDOW_NS:
+            kept = tuple(row for row in account.recent if now_ns - row[1] <= WINDOW_NS)
+            account = replace(account, recent=kept)
+        if starved == bool(account.since_ns):
+            return account
+        if starved:
+            return replace(account, times=account.times + 1, since_ns=now_ns)
+        return replace(
+            account,
+            since_ns=0,
+            past_ns=account.past_ns + now_ns - account.since_ns,
+            recent=(*account.recent, (account.since_ns, now_ns)),
+        )
+
+    def total_ns(self, now_ns: int) -> int:
+        return self.past_ns + (now_ns - self.since_ns if self.since_ns else 0)
+
+    def in_window(self, now_ns: int) -> tuple[int, int]:
+        """How often it began, and for how long it lasted (ns), within the window."""
+        first_ns = now_ns - WINDOW_NS
+        rows = (*self.recent, (self.since_ns, now_ns)) if self.since_ns else self.recent
+        lasted_ns = sum(ended - max(began, first_ns) for began, ended in rows)
+        return sum(began >= first_ns for began, _ in rows), lasted_ns

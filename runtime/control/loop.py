@@ -14,6 +14,7 @@ from ...drivers.errors import BusError, Disconnected
 from ...drivers.types import JointState
 from ..channel import Channel
 from ..messages import Phase
+from ..recorder.in_control import ControlRecorder
 from .arming import Options, Refused, Torque
 from .clock import Grid, Wake
 from .core import ControlCore
@@ -44,6 +45,7 @@ class ControlLoop:
         latch: LatchFile,
         options: Options,
         clock: Callable[[], int] = time.monotonic_ns,
+        flight: ControlRecorder | None = None,
     ) -> None:
         self.core = core
         self.arm = arm
@@ -59,6 +61,7 @@ class ControlLoop:
         """Whether motors may hold torque although they should not."""
         self._inboxes = Inboxes(supervisor, policy, self.telemetry.closed)
         self._clock = clock
+        self._flight = flight or ControlRecorder()
         self._grid = Grid(core.config.dt_ns, clock)
         self._measured: JointState | None = None
         self._pending: list[Condition] = []
@@ -72,6 +75,7 @@ class ControlLoop:
 
     def run(self) -> Finish:
         """Ticks until the run is over; says how the arm was left. Raises `Refused` before any torque."""
+        self._flight.state(self.state, self._clock())
         self._grid.restart()
         while True:
             wake = self._grid.wait()
@@ -96,11 +100,12 @@ class ControlLoop:
             # The slots that passed meanwhile, and before, are no misses of this run.
             inbox = replace(inbox, slots_run=0, slots_late=0, slots_overrun=0)
             joint = self._read()
-        before = self._clock()
-        self.state, output = self.core.step(self.state, before, self._core_joint(joint), inbox)
+        before, seen = self._clock(), self._core_joint(joint)
+        self.state, output = self.core.step(self.state, before, seen, inbox)
         # Only what the core has seen may be forgotten.
         self._pending, self._terminated = [], False
         telemetry.stages.add("step", self._clock() - before)
+        self._flight.tick(wake, before, seen, inbox, self.state, output)
         if output.setpoint is not None and self.torque.on:
             self._write(output.setpoint)
         now = self._clock()
@@ -112,6 +117,10 @@ class ControlLoop:
         if output.release:
             self._release()
         telemetry.tick_done(self.state, self._measured, now)
+        self._flight.keyframe(self.state, now)
+        problem = self._flight.take_problem()
+        if problem:
+            telemetry.report(Note("recorder", problem))
         telemetry.stages.add("tick", self._clock() - wake.wake_ns)
         return output.finish
 
@@ -121,7 +130,7 @@ class ControlLoop:
             inbox.arm is not None
             and self.state.motion is None
             and inbox.quit is None
-            and not any(stops(condition.code) for condition in inbox.conditions)
+            and not any(stops(condition.code, self.core.config.reactions) for condition in inbox.conditions)
         )
 
     def _read(self) -> JointState | None:
@@ -175,6 +184,7 @@ class ControlLoop:
             raise Refused("no complete joint state at the moment of arming; try again")
         joint = self.torque.switch_on(joint)
         self.state = self.core.energised(self.state, joint, self._clock())
+        self._flight.state(self.state, self._clock())
         text = "dry run: no torque is given" if self.options.dry_run else "torque is on"
         self.telemetry.report(Note("armed", text))
         self._grid.restart()
@@ -207,8 +217,10 @@ class ControlLoop:
         try:
             # What arrived may be lost with the failed tick: silence is not to be the reason on record.
             inbox = Inbox(conditions=conditions, slots_run=0, heard_policy=True, heard_supervisor=True)
-            self.state, output = self.core.step(self.state, self._clock(), None, inbox)
+            now = self._clock()
+            self.state, output = self.core.step(self.state, now, None, inbox)
             self._pending = []
+            self._flight.tick(None, now, None, inbox, self.state, output)
             if output.setpoint is not None and self.torque.on:
                 self.arm.command(output.setpoint)
             for note in output.notes:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ...drivers.types import JointState
 from ..messages import Arm, Chunk, Phase
-from .deadlines import SlotAccount
+from .deadlines import SlotAccount, StarvationAccount
 from .executor import Execution, Target
 from .smoother import Motion
 
@@ -50,6 +50,8 @@ class StopRecord:
     text: str
     at_ns: int
     latched: bool
+    category: Literal[1, 2] = 2
+    """IEC 60204-1. 2: the arm holds with torque on; 1: released once at rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,6 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    starved: int = 0
     clamped: int = 0
     rejected_chunks: int = 0
     superseded_chunks: int = 0
@@ -109,6 +110,9 @@ class CoreState:
     goal_event: str = ""
     """Event code when the goal is reached."""
     starved: bool = False
+    held_by: str = ""
+    """The condition whose reaction holds the arm; chunks are not followed meanwhile."""
+    held_until_ns: int = 0
     clamped: tuple[tuple[str, str], ...] = ()
     stop: StopRecord | None = None
     """The latest stop; cleared by a reset."""
@@ -118,6 +122,7 @@ class CoreState:
     stalled_since_ns: tuple[int, ...] = ()
     """Per joint: since when it has stood still although held back by the lead cap; 0 for not."""
     slots: SlotAccount = field(default_factory=SlotAccount)
+    starvation: StarvationAccount = field(default_factory=StarvationAccount)
     counters: Counters = field(default_factory=Counters)
 
     @property

@@ -111,7 +111,7 @@ class Telemetry:
             ticks=state.slots.total,
             missed_late=state.slots.late,
             missed_overrun=state.slots.overrun,
-            starved=counters.starved,
+            starved=state.starvation.times,
             clamped=counters.clamped,
             rejected_chunks=counters.rejected_chunks,
             bus_errors=self.bus_errors,

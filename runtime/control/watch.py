@@ -6,7 +6,7 @@ from ...drivers.types import JointState
 from ..messages import Phase
 from . import chain
 from .config import CoreConfig
-from .deadlines import SUPERVISOR_SILENCE_NS
+from .deadlines import SUPERVISOR_SILENCE_NS, WINDOW_NS
 from .state import Condition, CoreState
 
 
@@ -27,6 +27,7 @@ def watch(state: CoreState, config: CoreConfig, now_ns: int, joint: JointState |
                 f"the last complete joint state is {age / 1e6:.0f} ms old, allowed are {limit / 1e6:.0f}",
             )
         )
+    found += _starvation(state, config, now_ns)
     silence = now_ns - state.supervisor_heard_ns
     if silence > SUPERVISOR_SILENCE_NS:
         found.append(Condition("supervisor_silent", f"for {silence / 1e6:.0f} ms"))
@@ -47,4 +48,23 @@ def watch(state: CoreState, config: CoreConfig, now_ns: int, joint: JointState |
         ):
             if violation is not None:
                 found.append(Condition(violation.code, violation.text))
+    return found
+
+
+def _starvation(state: CoreState, config: CoreConfig, now_ns: int) -> list[Condition]:
+    """Noticed once per time that a chunk runs out."""
+    account = state.starvation
+    if account.since_ns != now_ns or state.phase != Phase.RUN:
+        return []
+    chunk = f"chunk {state.execution.chunk_id}" if state.execution is not None else "the chunk"
+    found = [Condition("starved", f"{chunk} ran out")]
+    times, lasted_ns = account.in_window(now_ns)
+    if times >= config.max_starved:
+        found.append(
+            Condition(
+                "starving",
+                f"{times} times in {WINDOW_NS / 1e9:g} s, for {lasted_ns / 1e6:.0f} ms altogether; below "
+                f"{config.max_starved} are tolerated",
+            )
+        )
     return found

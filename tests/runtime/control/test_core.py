@@ -40,7 +40,7 @@ def test_a_chunk_is_followed_and_then_held_as_starvation() -> None:
     bench.run(100)
     assert bench.state.phase == Phase.RUN
     assert bench.setpoints[-1] == pytest.approx((0.4, -0.3, 10.0), abs=0.03)
-    assert bench.state.counters.starved == 1
+    assert bench.state.starvation.times == 1
     assert bench.codes().count("starved") == 1
     assert not bench.state.latched
 

@@ -42,6 +42,7 @@ def config(**changes: object) -> CoreConfig:
         at_exit="park_release",
         after_fault="hold_energised",
         stop_category=2,
+        max_starved=3,
     )
     return replace(base, **changes)  # pyright: ignore[reportArgumentType]
 
