@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .calibration import Calibration
 from .robots.schema import Robot
-from .types import JointState
+from .types import JointState, Tap
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,13 @@ def open_arm(
     calibration: Calibration,
     guard: Callable[[bytes], None],
     clock: Callable[[], int] = time.monotonic_ns,
+    tap: Tap | None = None,
 ) -> Arm:
     """The arm of a robot file on `serial:/dev/...` or `socket://host:port`; opens nothing yet.
 
-    `guard` is called with each complete outgoing frame before it is written, and raises to deny it.
+    `guard` is called with each complete outgoing frame before it is written, and raises to deny it. `tap`
+    sees all bytes of both directions.
     """
     from .feetech.arm import FeetechArm
 
-    return FeetechArm(url, robot, calibration, guard, clock)
+    return FeetechArm(url, robot, calibration, guard, clock, tap)

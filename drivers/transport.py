@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import serial
 
 from .errors import BusTimeout, ConfigError, CorruptReply, Disconnected, PortError
+from .types import Direction, Tap
 
 Clock = Callable[[], int]
 
@@ -44,6 +45,8 @@ class Port:
 
     def __init__(self, fd: int, name: str, baud: int, close: Callable[[], None], clock: Clock) -> None:
         self.name = name
+        self.tap: Tap | None = None
+        """Sees all bytes of both directions."""
         self.byte_ns = BITS_PER_BYTE * 1_000_000_000 // baud
         self.stale_bytes = 0
         """Bytes that arrived unasked and were thrown away: late replies, noise."""
@@ -64,6 +67,8 @@ class Port:
             self._await_idle()
         start_ns = max(self._clock(), self._wire_free_ns)
         self._write(frame)
+        if self.tap is not None:
+            self.tap(Direction.SENT, start_ns, frame)
         self._wire_free_ns = start_ns + len(frame) * self.byte_ns
         return start_ns
 
@@ -84,28 +89,37 @@ class Port:
         if reply_bytes > PACKET_BYTES:
             # One sleep costs less CPU than waking for every packet.
             time.sleep(max(0, sent_ns + int(FIRST_LOOK * wire_ns) - self._clock()) / 1e9)
-        reply = b""
-        while True:
+        reply = bytearray()
+        try:
+            self._receive(reply, reply_bytes, start_ns, len(frame), deadline_ns)
+        finally:
+            if reply and self.tap is not None:
+                self.tap(Direction.RECEIVED, self._clock(), bytes(reply))
+        return bytes(reply), sent_ns
+
+    def _receive(
+        self, reply: bytearray, reply_bytes: int, start_ns: int, frame_bytes: int, deadline_ns: int
+    ) -> None:
+        """Fills `reply`, also where it raises."""
+        while len(reply) < reply_bytes:
             if not self._wait(deadline_ns):
                 self._dirty = True
-                raise PartialReply(f"{self.name}: {len(reply)} of {reply_bytes} bytes came in time", reply)
-            chunk = self._read()
-            now_ns = self._clock()
-            reply = reply + chunk if reply else chunk
-            if now_ns - start_ns < EARLIEST * (len(frame) + len(reply)) * self.byte_ns:
+                raise PartialReply(
+                    f"{self.name}: {len(reply)} of {reply_bytes} bytes came in time", bytes(reply)
+                )
+            reply += self._read()
+            taken_ns = self._clock() - start_ns
+            if taken_ns < EARLIEST * (frame_bytes + len(reply)) * self.byte_ns:
                 self._dirty = True
                 raise CorruptReply(
-                    f"{self.name}: {len(reply)} bytes came within {(now_ns - start_ns) / 1e3:.0f} us of the "
-                    "request, sooner than the wire can carry them: late answers to an older one, thrown away"
+                    f"{self.name}: {len(reply)} bytes came within {taken_ns / 1e3:.0f} us of the request, "
+                    "sooner than the wire can carry them: late answers to an older one, thrown away"
                 )
-            if len(reply) >= reply_bytes:
-                break
         if len(reply) > reply_bytes:
             self._dirty = True
             raise CorruptReply(
                 f"{self.name}: {len(reply)} bytes came, expected {reply_bytes}: duplicated or stale answers"
             )
-        return reply, sent_ns
 
     def distrust(self) -> None:
         """Makes the next transmission wait for an idle line: what came back made no sense."""
@@ -141,12 +155,18 @@ class Port:
     def _drain(self) -> None:
         """Throws away what lies in the input: the answer to nothing that is asked now."""
         while self._poller.poll(0):
-            self.stale_bytes += len(self._read())
+            self._discard()
+
+    def _discard(self) -> None:
+        data = self._read()
+        self.stale_bytes += len(data)
+        if data and self.tap is not None:
+            self.tap(Direction.DISCARDED, self._clock(), data)
 
     def _await_idle(self) -> None:
         limit_ns = self._clock() + IDLE_LIMIT_NS
         while self._wait(self._clock() + IDLE_NS):
-            self.stale_bytes += len(self._read())
+            self._discard()
             if self._clock() > limit_ns:
                 raise CorruptReply(
                     f"{self.name}: bytes keep coming unasked; does another program talk on this bus?"

@@ -10,7 +10,7 @@ from ..calibration import Calibration
 from ..errors import BusError, BusTimeout, ConfigError, CorruptReply, MotorFault, PortError
 from ..robots.schema import Motor, Robot
 from ..transport import open_port
-from ..types import JointState
+from ..types import JointState, Tap
 from ..units import JointUnits
 from . import codec
 from .bus import ATTEMPTS, FeetechBus, write_eeprom
@@ -32,6 +32,7 @@ class FeetechArm:
         calibration: Calibration,
         guard: Callable[[bytes], None],
         clock: Callable[[], int] = time.monotonic_ns,
+        tap: Tap | None = None,
     ) -> None:
         self.url = url
         self.robot = robot
@@ -39,6 +40,7 @@ class FeetechArm:
         self._calibration = calibration
         self.guard = guard
         self._clock = clock
+        self._tap = tap
         self._bus: FeetechBus | None = None
 
     @property
@@ -51,6 +53,7 @@ class FeetechArm:
     def connect(self) -> list[MotorInfo]:
         self.close()
         port = open_port(self.url, self.robot.bus.baud, self._clock)
+        port.tap = self._tap
         self._bus = FeetechBus(port, self.robot.motor_ids, self.guard, self.robot.bus.reply_timeout_ms)
         try:
             return [self._identify(joint.motor) for joint in self.robot.joints]

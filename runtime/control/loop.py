@@ -61,7 +61,7 @@ class ControlLoop:
         """Whether motors may hold torque although they should not."""
         self._inboxes = Inboxes(supervisor, policy, self.telemetry.closed)
         self._clock = clock
-        self._flight = flight or ControlRecorder()
+        self.flight = flight or ControlRecorder()
         self._grid = Grid(core.config.dt_ns, clock)
         self._measured: JointState | None = None
         self._pending: list[Condition] = []
@@ -75,7 +75,7 @@ class ControlLoop:
 
     def run(self) -> Finish:
         """Ticks until the run is over; says how the arm was left. Raises `Refused` before any torque."""
-        self._flight.state(self.state, self._clock())
+        self.flight.state(self.state, self._clock())
         self._grid.restart()
         while True:
             wake = self._grid.wait()
@@ -105,7 +105,7 @@ class ControlLoop:
         # Only what the core has seen may be forgotten.
         self._pending, self._terminated = [], False
         telemetry.stages.add("step", self._clock() - before)
-        self._flight.tick(wake, before, seen, inbox, self.state, output)
+        self.flight.tick(wake, before, seen, inbox, self.state, output)
         if output.setpoint is not None and self.torque.on:
             self._write(output.setpoint)
         now = self._clock()
@@ -117,8 +117,8 @@ class ControlLoop:
         if output.release:
             self._release()
         telemetry.tick_done(self.state, self._measured, now)
-        self._flight.keyframe(self.state, now)
-        problem = self._flight.take_problem()
+        self.flight.keyframe(self.state, now)
+        problem = self.flight.take_problem()
         if problem:
             telemetry.report(Note("recorder", problem))
         telemetry.stages.add("tick", self._clock() - wake.wake_ns)
@@ -184,7 +184,7 @@ class ControlLoop:
             raise Refused("no complete joint state at the moment of arming; try again")
         joint = self.torque.switch_on(joint)
         self.state = self.core.energised(self.state, joint, self._clock())
-        self._flight.state(self.state, self._clock())
+        self.flight.state(self.state, self._clock())
         text = "dry run: no torque is given" if self.options.dry_run else "torque is on"
         self.telemetry.report(Note("armed", text))
         self._grid.restart()
@@ -220,7 +220,7 @@ class ControlLoop:
             now = self._clock()
             self.state, output = self.core.step(self.state, now, None, inbox)
             self._pending = []
-            self._flight.tick(None, now, None, inbox, self.state, output)
+            self.flight.tick(None, now, None, inbox, self.state, output)
             if output.setpoint is not None and self.torque.on:
                 self.arm.command(output.setpoint)
             for note in output.notes:

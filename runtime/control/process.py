@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from ...drivers.robots.schema import Robot, load_robot
 from ...drivers.units import JointUnits
 from ..channel import Channel, ChannelClosed
 from ..messages import Event
+from ..recorder.in_control import ControlRecorder
 from . import chain, realtime
 from .arming import Options, Refused
 from .config import core_config
@@ -54,11 +56,15 @@ class Settings:
     strategy: str
     ema_s: float
     cpu: int | None
+    rings: str | None = None
+    """The folder of this run for the flight recorder; None: nothing is recorded."""
+    recordings: str | None = None
+    """Where recordings are written to; control does that only where the supervisor has died."""
 
     @classmethod
     def read(cls, text: str) -> Settings:
         content = json.loads(text)
-        return cls(**{field.name: content[field.name] for field in fields(cls)})
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
 
 
 def guards(loop: ControlLoop) -> list[str]:
@@ -105,6 +111,7 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
         ema_s=settings.ema_s,
     )
     gate = FeetechGate()
+    flight = ControlRecorder.open(Path(settings.rings), config) if settings.rings else ControlRecorder()
     options = Options(
         arm_url=settings.arm,
         dry_run=settings.dry_run,
@@ -114,12 +121,13 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
     )
     return ControlLoop(
         ControlCore(config),
-        open_arm(settings.arm, robot, calibration, gate),
+        open_arm(settings.arm, robot, calibration, gate, tap=flight.bus if flight.on else None),
         gate,
         supervisor,
         policy,
         LatchFile.of(Path(settings.state_dir), settings.arm),
         options,
+        flight=flight,
     )
 
 
@@ -180,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
     """From connecting to the exit code."""
+    parent = os.getppid()
     try:
         loop = _build(settings, load_robot(settings.robot), supervisor, policy)
     except DriverError as error:
@@ -194,6 +203,10 @@ def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
         return 4 if loop.torque.doubtful else 3
     finally:
         loop.arm.close()
+        if settings.recordings is not None and os.getppid() != parent:
+            # The supervisor has died: nobody else is left to keep the recording.
+            code = loop.state.stop.code if loop.state.stop else "supervisor_lost"
+            print(loop.flight.inherit(Path(settings.recordings), code), file=sys.stderr)
     del realtime_set_up  # It keeps a file open whose setting holds only while it is.
     if loop.telemetry.refused:
         return 3

@@ -56,3 +56,5 @@ class PolicyConfig(BaseModel):
     """Infer only once the chunk before has been carried out."""
     control_period_ns: Nanoseconds
     limits: Limits = Limits()
+    rings: str | None = None
+    """The folder of this run for the flight recorder; None: nothing is recorded."""

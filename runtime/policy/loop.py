@@ -15,6 +15,7 @@ from ..backends.types import BackendError
 from ..channel import Channel, ChannelClosed
 from ..histogram import Recorder
 from ..messages import Chunk, Event, Fault, Heartbeat, Quit, Reset, StampSource, State, Task
+from ..recorder.in_policy import PolicyRecorder
 from .action_space import NonFiniteAction
 from .cameras_in import Cameras, FrameFault
 from .execution import ExecutionView
@@ -69,6 +70,7 @@ class PolicyLoop:
         joint_gap_ns: int,
         sequential: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
+        flight: PolicyRecorder | None = None,
     ) -> None:
         self._program = program
         self._cameras = cameras
@@ -80,6 +82,7 @@ class PolicyLoop:
         self._execution = ExecutionView()
         self._dt_ns = round(program.spec.action.dt_s * 1e9)
         self._clock = clock
+        self._flight = flight or PolicyRecorder()
         self._recorders = {stage: Recorder(stage) for stage in STAGES}
         self._poll = select.poll()
         for channel in (control, supervisor):
@@ -142,6 +145,7 @@ class PolicyLoop:
 
     def _begin(self, task: Task) -> None:
         self._task = task
+        self._flight.task(self._clock(), task.task_id, task.text)
         self._cameras.begin()
         self._execution.begin(task.task_id)
         self._fitting_ns = self._sent_ns = self._clock()
@@ -241,9 +245,13 @@ class PolicyLoop:
         for stage, duration_ns in durations.items():
             self._recorders[stage].add(duration_ns)
         self._sent_ns = sent_ns
+        # The chunk is on its way: what this costs, no command waits for.
+        self._flight.inference(chunk, got_ns, inference.prepared_ns, inference.run_ns, sent_ns)
+        self._flight.frames(frames, sent_ns)
 
     def _declare(self, fault: FrameFault) -> None:
         self._fault = fault
+        self._flight.fault(self._clock(), fault.code, str(fault))
         for _ in range(1000):
             if self._control.send(Fault(fault.code, str(fault))):
                 break
@@ -256,6 +264,9 @@ class PolicyLoop:
 
     def _report(self) -> None:
         try:
+            problem = self._flight.take_problem()
+            if problem:
+                self._tell("recorder", problem)
             for recorder in self._recorders.values():
                 self._supervisor.send(recorder.message())
         except ChannelClosed:

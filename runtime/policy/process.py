@@ -29,6 +29,7 @@ from ..bundle.reading import load_bundle
 from ..channel import Channel, ChannelClosed
 from ..exit_codes import ExitCode
 from ..messages import Event
+from ..recorder.in_policy import PolicyRecorder
 from .action_space import ActionSpace, ActionSpaceError, NonFiniteAction
 from .cameras_in import Cameras, FrameLimits
 from .config import MAX_AGE_SHARE, PICTURE_S, PolicyConfig, fast_enough
@@ -81,6 +82,7 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
             JointHistory(config.control_period_ns),
             config.limits.joint_gap_ns,
             config.sequential,
+            flight=PolicyRecorder.open(Path(config.rings), len(config.cameras)) if config.rings else None,
         )
         # The model's objects live as long as the process: a collection over them would delay a chunk.
         gc.collect()

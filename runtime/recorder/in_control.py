@@ -13,7 +13,8 @@ from ..control.clock import Wake
 from ..control.config import CoreConfig
 from ..control.state import CoreState, Inbox, Output
 from .codec import TickCodec, encode_bus, encode_config, encode_state
-from .folder import CONTROL_RING
+from .collect import new_path, write_out
+from .folder import CONTROL_RING, RunFolder
 from .isolation import Isolated, isolated
 from .kinds import SPAN_S, Kind
 from .ring import RingWriter, record_bytes
@@ -41,18 +42,27 @@ def control_ring_bytes(joints: int, control_hz: float, chunk_steps: int) -> int:
 class ControlRecorder(Isolated):
     """Writes control's ring."""
 
-    def __init__(self, writer: RingWriter | None = None, joints: int = 0, problem: str = "") -> None:
+    def __init__(
+        self,
+        writer: RingWriter | None = None,
+        joints: int = 0,
+        problem: str = "",
+        folder: RunFolder | None = None,
+    ) -> None:
         super().__init__(writer, problem)
         self._codec = TickCodec(joints)
+        self._folder = folder
         self._state_due_ns = 0
 
     @classmethod
-    def open(cls, folder: Path, config: CoreConfig) -> ControlRecorder:
+    def open(cls, path: Path, config: CoreConfig) -> ControlRecorder:
         """With a ring in the folder of the run; off, with its problem, where there can be none."""
         joints = len(config.joint_names)
         size = control_ring_bytes(joints, 1e9 / config.dt_ns, config.chunk_steps)
         try:
-            return cls(RingWriter.create(folder / CONTROL_RING, size, encode_config(config)), joints)
+            folder = RunFolder.join(path)
+            writer = RingWriter.create(path / CONTROL_RING, size, encode_config(config))
+            return cls(writer, joints, folder=folder)
         except OSError as error:
             return cls(problem=f"control has no ring: {error}")
 
@@ -90,3 +100,16 @@ class ControlRecorder(Isolated):
         """A `drivers.types.Tap`."""
         assert self.writer is not None
         self.writer.write(Kind.BUS, stamp_ns, encode_bus(direction, data))
+
+    def inherit(self, recordings: Path, code: str) -> str:
+        """For a process whose supervisor has died: writes the file that the supervisor can no longer write,
+        and removes the rings. Returns what became of it, in words; empty where nothing is recorded."""
+        if self._folder is None:
+            return ""
+        target = new_path(recordings, code)
+        try:
+            write_out(self._folder.path, target)
+        except (OSError, MemoryError) as error:
+            return f"{target} cannot be written: {error}; the next vla-run tries again"
+        self._folder.remove()
+        return str(target)

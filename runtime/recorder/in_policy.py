@@ -9,7 +9,7 @@ import cv2
 
 from ...drivers.types import Frame
 from ..messages import Chunk
-from .folder import POLICY_RING
+from .folder import POLICY_RING, RunFolder
 from .isolation import Isolated, isolated
 from .kinds import SPAN_S, Kind
 from .observed import (
@@ -38,15 +38,21 @@ class PolicyRecorder(Isolated):
     """Writes the ring of the policy process. Encoding a picture takes about a millisecond: to be called when
     the chunk is on its way."""
 
-    def __init__(self, writer: RingWriter | None = None, problem: str = "") -> None:
+    def __init__(
+        self, writer: RingWriter | None = None, problem: str = "", folder: RunFolder | None = None
+    ) -> None:
         super().__init__(writer, problem)
+        self._folder = folder
+        """Its lock says that this process lives."""
         self._frame_due_ns: dict[str, int] = {}
 
     @classmethod
-    def open(cls, folder: Path, cameras: int) -> PolicyRecorder:
+    def open(cls, path: Path, cameras: int) -> PolicyRecorder:
         """With a ring in the folder of the run; off, with its problem, where there can be none."""
         try:
-            return cls(RingWriter.create(folder / POLICY_RING, policy_ring_bytes(cameras), b""))
+            folder = RunFolder.join(path)
+            writer = RingWriter.create(path / POLICY_RING, policy_ring_bytes(cameras), b"")
+            return cls(writer, folder=folder)
         except OSError as error:
             return cls(problem=f"the policy process has no ring: {error}")
 
