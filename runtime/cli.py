@@ -14,8 +14,9 @@ from .exit_codes import ExitCode, Refused, UsageError
 _EPILOG = """\
 exit codes: 0 finished · 2 usage · 3 refused before torque · 4 protective stop · 5 internal error ·
 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM after a controlled stop.
-keys: n ends the task · space is a protective stop · r resets it (never moves the arm) · q quits.
-signals: SIGUSR1 ends the task under way; the next one follows.
+keys: n ends the task · space is a protective stop · r resets it (never moves the arm) · q quits ·
+w writes the flight recorder's last seconds to a file.
+signals: SIGUSR1 ends the task under way, the next one follows; SIGUSR2 is as the key w.
 This is not a safety device: keep a hardware emergency stop that cuts the motors' power within reach."""
 
 
@@ -93,6 +94,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the report")
     parser.add_argument("--events", type=Path, metavar="FILE", help="append every event as a JSON line")
+    recorder = parser.add_mutually_exclusive_group()
+    recorder.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="where the flight recorder writes its files, of which it keeps the newest 20; default: "
+        "recordings/ in the state folder",
+    )
+    recorder.add_argument("--no-record", action="store_true", help="no flight recorder")
     parser.add_argument("--dry-run", action="store_true", help="everything but torque")
     parser.add_argument(
         "--check", action="store_true", help="check and print the plan, move nothing, exit 0 or 3"

@@ -159,7 +159,7 @@ def render(run: RunLog, robot: Robot) -> Group:
     for index, joint in enumerate(robot.joints):
         if index < len(snapshot.position):
             joints.add_row(joint.name, *_joint(joint.limits.position, snapshot.position[index]))
-    keys = _KEYS.get(run.stage, "q quit")
+    keys = _KEYS.get(run.stage, "q quit") + " · w write the recording"
     return Group(head, joints, Text(keys, style="dim"))
 
 

@@ -26,7 +26,7 @@ def refusal_report(code: ExitCode, reason: str, options: dict[str, Any], started
         "duration_s": round((time.monotonic_ns() - started_ns) / 1e9, 3),
         "options": options,
         **{key: {} for key in ("bundle", "robot", "cameras", "policy", "rates", "deadlines", "stages")},
-        **{key: [] for key in ("choices", "tasks", "guards", "stops", "real_time")},
+        **{key: [] for key in ("choices", "tasks", "guards", "stops", "recordings", "real_time")},
         "events": {"counts": {}, "first": []},
         "processes": {},
         "lost_messages": {},

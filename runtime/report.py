@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -46,7 +47,6 @@ STAGE_MEANINGS = {
 
 def build_report(log: RunLog, resolved: Resolved, options: dict[str, Any]) -> dict[str, Any]:
     """The document; durations in ms unless the key says otherwise, stamps in CLOCK_MONOTONIC ns."""
-    bundle = resolved.bundle
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -56,15 +56,7 @@ def build_report(log: RunLog, resolved: Resolved, options: dict[str, Any]) -> di
         "reason": log.reason,
         "started_ns": log.started_ns,
         "duration_s": round((log.ended_ns - log.started_ns) / 1e9, 3),
-        "bundle": {
-            "name": bundle.spec.name,
-            "path": str(bundle.path.resolve()),
-            "sha256": bundle.sha256,
-            "precision": bundle.spec.precision.requested,
-        },
-        "robot": {"name": resolved.robot.name, "file": str(resolved.robot_path), "arm": resolved.arm,
-                  "calibration": str(resolved.calibration.path)},
-        "cameras": dict(resolved.cameras),
+        **described(resolved),
         "options": options,
         "choices": [{"what": c.what, "value": c.value, "why": c.why} for c in resolved.choices],
         "policy": log.ready,
@@ -82,6 +74,7 @@ def build_report(log: RunLog, resolved: Resolved, options: dict[str, Any]) -> di
             if histogram.count
         },
         "stops": log.stops,
+        "recordings": log.recordings,
         "events": {
             "counts": log.counts,
             "first": [_event(entry) for entry in log.entries if entry.code != "guard"][:REPORTED_EVENTS],
@@ -90,6 +83,22 @@ def build_report(log: RunLog, resolved: Resolved, options: dict[str, Any]) -> di
         "lost_messages": log.lost_messages,
         "real_time": [entry.text for entry in log.entries if entry.code == "rt"],
         "environment": environment(),
+    }  # fmt: skip
+
+
+def described(resolved: Resolved) -> dict[str, Any]:
+    """What runs, on what."""
+    bundle = resolved.bundle
+    return {
+        "bundle": {
+            "name": bundle.spec.name,
+            "path": str(bundle.path.resolve()),
+            "sha256": bundle.sha256,
+            "precision": bundle.spec.precision.requested,
+        },
+        "robot": {"name": resolved.robot.name, "file": str(resolved.robot_path), "arm": resolved.arm,
+                  "calibration": str(resolved.calibration.path)},
+        "cameras": dict(resolved.cameras),
     }  # fmt: skip
 
 
@@ -145,6 +154,8 @@ def summary_lines(report: dict[str, Any]) -> Iterator[str]:
         )
     for text in report["stops"]:
         yield f"protective stop: {text}"
+    for path in report["recordings"]:
+        yield f"recording: {path} (what happened: vla-run --explain {shlex.quote(path)})"
 
 
 def _rates(snapshot: Snapshot | None) -> dict[str, float]:

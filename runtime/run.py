@@ -15,6 +15,7 @@ from .control.strategies import STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
 from .live import Display
 from .policy.config import Limits, frame_age_limit_ns
+from .recorder.begin import check_folder, recordings_folder, with_recorder, write_out_the_dead
 from .refusal import refusal_report
 from .report import build_report, summary_lines, write_report
 from .resolve import Resolved, Wishes, resolve
@@ -39,6 +40,7 @@ def wishes_of(args: argparse.Namespace) -> Wishes:
 def run(args: argparse.Namespace) -> int:
     """Returns the exit code. Raises `UsageError` and `Refused`, before anything was started."""
     _check_writable(args.report, args.events)
+    check_folder(args.record)
     started_ns = time.monotonic_ns()
     try:
         resolved = resolve(wishes_of(args))
@@ -46,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
         code = ExitCode.REFUSED if isinstance(error, Refused) else ExitCode.USAGE
         _report_refusal(args, code, str(error), started_ns)
         raise
-    setup = make_setup(args, resolved)
+    killed = write_out_the_dead(recordings_folder(args.record))
+    setup = with_recorder(make_setup(args, resolved), args, resolved, _options(args, resolved.control_hz))
+    for line in killed:
+        print(line)
     for choice in resolved.choices:
         print(f"{choice.what}: {choice.value} ({choice.why})")
     for name, source in resolved.cameras.items():

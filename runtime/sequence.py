@@ -23,6 +23,7 @@ from .stages import (
     End,
     Journal,
     Plan,
+    Save,
     Send,
     Stage,
     TaskRecord,
@@ -106,7 +107,10 @@ class Sequence:
         return handler(status, now_ns)
 
     def on_signal(self, number: int, now_ns: int) -> list[Action]:
-        """SIGINT, SIGTERM and SIGHUP end the run; SIGUSR1 ends the task under way."""
+        """SIGINT, SIGTERM and SIGHUP end the run; SIGUSR1 ends the task under way;
+        SIGUSR2 asks for a recording."""
+        if number == signal.SIGUSR2:
+            return [Save()]
         if number == signal.SIGUSR1:
             return self._finish_task(now_ns, "ended by SIGUSR1") if self.stage == Stage.RUNNING else []
         name = signal.Signals(number).name
@@ -121,7 +125,9 @@ class Sequence:
         return [Journal("signal", name), *self._quit(now_ns)]
 
     def on_key(self, key: str, now_ns: int) -> list[Action]:
-        """A key pressed at the terminal: n, r, q or space."""
+        """A key pressed at the terminal: n, r, q, w or space."""
+        if key == "w":
+            return [Save()]
         if key == " " and self.stage in _ENERGISED:
             return [Send("control", Stop(True, "a person pressed the space bar"))]
         if key == "q" and self.stage == Stage.QUITTING:

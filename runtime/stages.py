@@ -71,13 +71,18 @@ class End:
 @dataclass(frozen=True, slots=True)
 class Journal:
     """A line for the event file and the screen; own codes: started, task_ready,
-    task_start, task_end, late, fault, signal."""
+    task_start, task_end, late, fault, signal, recorder, recording."""
 
     code: str
     text: str
 
 
-Action: TypeAlias = Send | End | Journal
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write the flight recorder's last seconds to a file."""
+
+
+Action: TypeAlias = Send | End | Journal | Save
 
 
 @dataclass(frozen=True, slots=True)

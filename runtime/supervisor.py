@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -20,8 +20,10 @@ from .children import COMMANDS, ChildProcess, spawn_children
 from .exit_codes import ExitCode
 from .inputs import Keyboard, Signals
 from .messages import Event, Heartbeat, Histogram, MessageError, Snapshot
+from .recorder.in_supervisor import SupervisorRecorder, Written
+from .recorder.records import EventRecord
 from .sequence import Sequence
-from .stages import Action, Child, End, Journal, Plan, Send, Stage, TaskRecord, describe_status
+from .stages import Action, Child, End, Journal, Plan, Save, Send, Stage, TaskRecord, describe_status
 
 HEARTBEAT_NS = 100_000_000
 _TURN_S = 0.05
@@ -75,6 +77,8 @@ class RunLog:
     reason: str = ""
     children: dict[str, str] = field(default_factory=dict)
     """How each child ended."""
+    recordings: list[str] = field(default_factory=list)
+    """Files of the flight recorder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class RunSetup:
     log_dir: Path
     events: Path | None = None
     commands: Mapping[Child, list[str]] = field(default_factory=lambda: COMMANDS)
+    recorder: SupervisorRecorder = field(default_factory=SupervisorRecorder)
 
 
 def supervise(setup: RunSetup, screen: Screen, clock: Callable[[], int] = time.monotonic_ns) -> RunLog:
@@ -104,7 +109,9 @@ def supervise(setup: RunSetup, screen: Screen, clock: Callable[[], int] = time.m
                 supervisor.run()
             finally:
                 supervisor.clean_up()
+                supervisor.finish_recording()
     finally:
+        setup.recorder.finish(None, clock())
         log.ended_ns = clock()
         if events is not None:
             with suppress(OSError):
@@ -131,6 +138,7 @@ class _Supervisor:
         self._keyboard = keyboard
         self._events = events
         self._clock = clock
+        self._recorder = setup.recorder
         self._sequence = Sequence(setup.plan, clock())
         self._ended: set[Child] = set()
         self._heartbeat_ns = 0
@@ -154,6 +162,7 @@ class _Supervisor:
             self._read_exits()
             self._do(self._sequence.on_time(self._clock()))
             self._beat()
+            self._record()
             self._log.stage = self._sequence.stage
             self._log.task = self._sequence.task
             self._screen.show(self._log)
@@ -170,6 +179,13 @@ class _Supervisor:
                 _wait_or_kill(child)
             self._log.lost_messages[child.name] = child.channel.lost
             child.discard_empty_log()
+
+    def finish_recording(self) -> None:
+        """When no child lives any more: what is still to be written is written, then the rings go."""
+        code: str | None = None
+        if self._log.exit_code in (ExitCode.PROTECTIVE_STOP, ExitCode.INTERNAL):
+            code = self._log.exit_code.name.lower()
+        self._tell_written(self._recorder.finish(code, self._clock()))
 
     def _in_order(self) -> list[ChildProcess]:
         """Policy first: where it gave up, its own reason comes before control's remark that it is gone."""
@@ -202,6 +218,7 @@ class _Supervisor:
             message = envelope.message
             if isinstance(message, Snapshot):
                 self._log.snapshot = message
+                self._recorder.snapshot(self._clock(), message)
                 self._do(self._sequence.on_snapshot(message, self._clock()))
             elif isinstance(message, Histogram):
                 self._log.histograms[child.name, message.stage] = message
@@ -214,6 +231,8 @@ class _Supervisor:
         if (source, event.code) == ("policy", "ready") and event.text.startswith("{"):
             self._log.ready = json.loads(event.text)
         self._note(source, event.code, event.text, event.value, event.at_ns)
+        if (source, event.code) == ("control", "stop"):
+            self._recorder.stopped(event.text.partition(":")[0], self._clock())
         self._do(self._sequence.on_event(source, event, self._clock()))
 
     def _read_exits(self) -> None:
@@ -241,6 +260,8 @@ class _Supervisor:
                 self._children[action.child].end(action.now)
             elif isinstance(action, Send):
                 self._send(action)
+            elif isinstance(action, Save) and not self._recorder.request(self._clock()):
+                self._note("supervisor", "recorder", "nothing is recorded in this run")
 
     def _send(self, action: Send) -> None:
         child = self._children[action.child]
@@ -267,12 +288,28 @@ class _Supervisor:
             except ChannelClosed:
                 return
 
+    def _record(self) -> None:
+        """Changes of the stage, and the files that are due or done."""
+        if self._sequence.stage != self._log.stage:
+            self._recorder.stage(self._clock(), self._sequence.stage.value)
+        problem = self._recorder.take_problem()
+        if problem:
+            self._note("supervisor", "recorder", problem)
+        self._tell_written(self._recorder.turn(self._clock()))
+
+    def _tell_written(self, files: list[Written]) -> None:
+        for written in files:
+            if not written.error and str(written.path) not in self._log.recordings:
+                self._log.recordings.append(str(written.path))
+            self._note("supervisor", "recording", str(written))
+
     def _note(self, source: str, code: str, text: str, value: float = 0.0, t_ns: int = 0) -> None:
         log, task = self._log, self._sequence.task
         entry = Entry(t_ns or self._clock(), source, code, text, value, task.task_id if task else 0)
         log.counts[code] = log.counts.get(code, 0) + 1
         if len(log.entries) < _MAX_EVENTS:
             log.entries.append(entry)
+        self._recorder.event(EventRecord(*astuple(entry)))
         if self._events is not None:
             self._write_event(self._events, entry, task.text if task else "")
         self._screen.line(shown(entry))

@@ -11,7 +11,7 @@ from ...drivers.types import Frame
 from ..messages import Chunk
 from .folder import POLICY_RING, RunFolder
 from .isolation import Isolated, isolated
-from .kinds import SPAN_S, Kind
+from .kinds import Kind
 from .observed import (
     FRAMES_PER_S,
     THUMBNAIL_PX,
@@ -19,19 +19,12 @@ from .observed import (
     FrameRecord,
     InferenceRecord,
     TaskRecord,
+    policy_ring_bytes,
 )
-from .ring import RingWriter, record_bytes
+from .ring import RingWriter
 
 _FRAME_NS = int(1e9 / FRAMES_PER_S)
 _JPEG_QUALITY = 80
-_JPEG_BYTES = 10_000
-_INFERENCES_PER_S = 60.0
-
-
-def policy_ring_bytes(cameras: int) -> int:
-    """Room for `SPAN_S` of records."""
-    frames = cameras * FRAMES_PER_S * record_bytes(_JPEG_BYTES)
-    return int(SPAN_S * (frames + _INFERENCES_PER_S * record_bytes(100)))
 
 
 class PolicyRecorder(Isolated):

@@ -10,14 +10,24 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from ...drivers.types import StampSource
+from .kinds import SPAN_S
+from .ring import record_bytes
 
 THUMBNAIL_PX = 160
 FRAMES_PER_S = 5.0
+_JPEG_BYTES = 10_000
+_INFERENCES_PER_S = 60.0
 
 _FRAME = struct.Struct("<qqQBH")
 _INFERENCE = struct.Struct("<II9q")
 _TASK = struct.Struct("<I")
 _SOURCES = tuple(StampSource)
+
+
+def policy_ring_bytes(cameras: int) -> int:
+    """Room for `SPAN_S` of records."""
+    frames = cameras * FRAMES_PER_S * record_bytes(_JPEG_BYTES)
+    return int(SPAN_S * (frames + _INFERENCES_PER_S * record_bytes(_INFERENCE.size)))
 
 
 @dataclass(frozen=True, slots=True)
