@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.runtime.control.clock import Grid
+from holdfast.runtime.control.clock import EARLY_NS, Grid
 
 MS = 1_000_000
 
@@ -13,11 +13,13 @@ class FakeTime:
     def __init__(self) -> None:
         self.now = 1_000 * MS
         self.overshoot = 0
+        self.sleeps: list[float] = []
 
     def clock(self) -> int:
         return self.now
 
     def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
         self.now += round(seconds * 1e9) + self.overshoot
         self.overshoot = 0
 
@@ -37,10 +39,17 @@ def test_slots_lie_on_an_absolute_grid() -> None:
     assert all(w.run == 1 and w.missed == 0 for w in wakes)
 
 
+def test_it_wakes_up_a_little_early_and_sleeps_again() -> None:
+    time = FakeTime()
+    slots = grid(time)
+    assert slots.wait().late_ns == 0
+    assert [round(seconds * 1e9) for seconds in time.sleeps] == [10 * MS - EARLY_NS, EARLY_NS]
+
+
 def test_a_wake_up_half_a_millisecond_late_is_missed_but_runs() -> None:
     time = FakeTime()
     slots = grid(time)
-    time.overshoot = 600_000
+    time.overshoot = EARLY_NS + 600_000
     wake = slots.wait()
     assert (wake.run, wake.missed_late, wake.missed_overrun, wake.late_ns) == (0, 1, 0, 600_000)
     assert slots.wait().slot_ns == wake.slot_ns + 10 * MS
@@ -49,7 +58,7 @@ def test_a_wake_up_half_a_millisecond_late_is_missed_but_runs() -> None:
 def test_a_wake_up_just_in_time_is_not_missed() -> None:
     time = FakeTime()
     slots = grid(time)
-    time.overshoot = 400_000
+    time.overshoot = EARLY_NS + 400_000
     assert slots.wait().missed == 0
 
 
