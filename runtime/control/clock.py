@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from .deadlines import LATE_NS
 
 EARLY_NS = 100_000
-"""It wakes up so long before the slot and sleeps again. After most of a period the caches hold somebody else's
-work; what the interpreter needs to wake up is fetched then, not in the slot."""
+"""It wakes up so long before the slot and sleeps again. After most of a period the caches hold somebody
+else's work; what the interpreter needs to wake up is fetched then, not in the slot."""
 
 
 @dataclass(frozen=True, slots=True)
