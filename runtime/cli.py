@@ -12,8 +12,8 @@ from .control.strategies import DEFAULT, STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
 
 _EPILOG = """\
-exit codes: 0 finished · 2 usage · 3 refused before torque · 4 protective stop · 5 internal error ·
-129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM after a controlled stop.
+exit codes: 0 finished · 1 a replay that differs · 2 usage · 3 refused before torque · 4 protective stop ·
+5 internal error · 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM after a controlled stop.
 keys: n ends the task · space is a protective stop · r resets it (never moves the arm) · q quits ·
 w writes the flight recorder's last seconds to a file.
 signals: SIGUSR1 ends the task under way, the next one follows; SIGUSR2 is as the key w.
@@ -107,7 +107,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="check and print the plan, move nothing, exit 0 or 3"
     )
-    parser.add_argument("--json", action="store_true", help="with --check: print JSON")
+    parser.add_argument(
+        "--explain",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="tell what a recording holds, in words and as a plot (FILE.png); default: the newest one",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="feed a recording through control again: exit 0 where it decides the same bit for bit, else 1",
+    )
+    parser.add_argument("--json", action="store_true", help="with --check, --explain or --replay: print JSON")
     parser.add_argument(
         "--reset", action="store_true", help="acknowledge the protective stop of an earlier run"
     )
@@ -131,15 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"holdfast {version('holdfast')}")
         return ExitCode.FINISHED
     try:
-        if args.json and not args.check:
-            raise UsageError("--json belongs to --check")
-        if args.check:
-            from .check import check
-
-            return check(args)
-        from .run import run
-
-        return run(args)
+        return _carry_out(args)
     except UsageError as error:
         print(f"vla-run: {error}", file=sys.stderr)
         return ExitCode.USAGE
@@ -153,6 +157,30 @@ def main(argv: list[str] | None = None) -> int:
         # The one broad net: an error of our own has its documented exit code, too.
         logging.getLogger("vla-run").exception("internal error, please report it")
         return ExitCode.INTERNAL
+
+
+def _carry_out(args: argparse.Namespace) -> int:
+    """What was asked for: each loads only what it needs."""
+    asked = [args.check, args.explain is not None, args.replay is not None]
+    if sum(asked) > 1:
+        raise UsageError("--check, --explain and --replay are three things to do: ask for one")
+    if args.json and not any(asked):
+        raise UsageError("--json belongs to --check, --explain or --replay")
+    if args.check:
+        from .check import check
+
+        return check(args)
+    if args.explain is not None:
+        from .recorder.explain import explain
+
+        return explain(args)
+    if args.replay is not None:
+        from .recorder.explain import replay
+
+        return replay(args)
+    from .run import run
+
+    return run(args)
 
 
 if __name__ == "__main__":

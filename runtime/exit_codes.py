@@ -9,6 +9,8 @@ class ExitCode(IntEnum):
     """128 + n is the shell's convention for an end by signal n; here it follows a controlled stop."""
 
     FINISHED = 0
+    DIFFERENT = 1
+    """A replay decided otherwise than what was recorded."""
     USAGE = 2
     REFUSED = 3
     """Something did not fit, before any torque."""

@@ -1,0 +1,150 @@
+"""The account of a recording: which moment it is about, and everything that is known around it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..messages import Phase
+from ..report import environment
+from .evidence import Evidence, evidence_at
+from .facts import Braking, Margin, Stop, braking_after, margins_at, stops_of
+from .records import Recording, Tick
+from .replay import ReplayResult, replay
+from .timeline import Entry, timeline
+
+SCHEMA = "holdfast.explanation"
+SCHEMA_VERSION = 1
+_ARITHMETIC = ("holdfast", "ruckig")
+"""Packages whose version can change what control decides."""
+SILENT_NS = 500_000_000
+"""Control is silent where the other processes recorded something so much later than its last tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is told: in words by `story`, as a picture by `plot`, as JSON by `as_json`."""
+
+    recording: Recording
+    result: ReplayResult
+    stops: tuple[Stop, ...]
+    at_ns: int
+    """The moment that it is about: the last stop, else control's last tick before it fell silent, else the
+    request to end, else the last tick."""
+    control_silent_s: float
+    """How much longer the other processes went on, where control ended without saying so; else 0."""
+    quit_ns: int | None
+    """When control was asked to end, if it was."""
+    margins: tuple[Margin, ...]
+    braking: Braking | None
+    evidence: Evidence
+    entries: tuple[Entry, ...]
+
+    @property
+    def stop(self) -> Stop | None:
+        """The one that it is about."""
+        return self.stops[-1] if self.stops else None
+
+    @property
+    def last(self) -> Tick:
+        return self.recording.ticks[-1]
+
+    @property
+    def phase_before(self) -> Phase:
+        """What control was doing until the moment."""
+        before = [tick.phase for tick in self.recording.ticks if tick.now_ns < self.at_ns]
+        return before[-1] if before and self.at_ns != self.last.now_ns else self.last.phase
+
+    @property
+    def other_versions(self) -> tuple[str, ...]:
+        """Where the code that recorded is not the code that replays: a reason for differences."""
+        then, now = self.recording.run.get("environment", {}), environment()
+        rows = [("machine", then.get("machine"), now["machine"])]
+        for name in _ARITHMETIC:
+            rows.append((name, then.get("packages", {}).get(name), now["packages"].get(name)))
+        return tuple(
+            f"recorded with {what} {old}, replayed with {new}" for what, old, new in rows if old != new
+        )
+
+
+def account_of(recording: Recording) -> Account:
+    """Works everything out; the recording must have a tick."""
+    result = replay(recording)
+    stops = stops_of(recording)
+    ticks = recording.ticks
+    quit_at = next((tick.now_ns for tick in ticks if tick.inbox.quit is not None), None)
+    silent_s = _silence(recording)
+    if stops:
+        index = stops[-1].index
+    elif quit_at is not None and not silent_s:
+        index = next(i for i, tick in enumerate(ticks) if tick.now_ns == quit_at)
+    else:
+        index = len(ticks) - 1
+    at_ns = ticks[index].now_ns
+    step = next((step for step in reversed(result.steps) if step.index == index), None)
+    execution = step.before.execution if step is not None else None
+    return Account(
+        recording=recording,
+        result=result,
+        stops=stops,
+        at_ns=at_ns,
+        control_silent_s=silent_s,
+        quit_ns=quit_at,
+        margins=margins_at(recording, result, index),
+        braking=braking_after(recording, stops[-1]) if stops else None,
+        evidence=evidence_at(recording, at_ns, execution.end_ns if execution is not None else None),
+        entries=timeline(recording),
+    )
+
+
+def _silence(recording: Recording) -> float:
+    """For how long the others went on after control's last tick (s); 0 where control ended as it should."""
+    if any(tick.output.finish is not None for tick in recording.ticks[-3:]):
+        return 0.0
+    beside = [
+        *(event.t_ns for event in recording.events),
+        *(snapshot.at_ns for snapshot in recording.snapshots),
+        *(stage.at_ns for stage in recording.stages),
+        *(inference.sent_ns for inference in recording.inferences),
+    ]
+    silence_ns = max(beside, default=0) - recording.ticks[-1].now_ns
+    return silence_ns / 1e9 if silence_ns > SILENT_NS else 0.0
+
+
+def as_json(account: Account) -> dict[str, Any]:
+    """The account for programs; stamps in CLOCK_MONOTONIC ns, other units as in `facts` and `evidence`."""
+    recording, result = account.recording, account.result
+    braking = account.braking
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "recording": {
+            "path": recording.path,
+            "notes": list(recording.notes),
+            "first_ns": recording.ticks[0].now_ns,
+            "last_ns": account.last.now_ns,
+            "ticks": len(recording.ticks),
+        },
+        "run": dict(recording.run),
+        "replay": {
+            "identical": result.identical,
+            "ticks": len(result.steps),
+            "states": result.states,
+            "skipped": result.skipped,
+            "difference": asdict(result.difference) if result.difference else None,
+        },
+        "at_ns": account.at_ns,
+        "stops": [asdict(stop) for stop in account.stops],
+        "control_silent_s": account.control_silent_s,
+        "quit_ns": account.quit_ns,
+        "last_phase": Phase(account.last.phase).name.lower(),
+        "margins": [{**asdict(margin), "exceeded": margin.exceeded} for margin in account.margins],
+        "braking": None
+        if braking is None
+        else {
+            **asdict(braking),
+            "joints": [{**asdict(row), "to_limit": row.to_limit} for row in braking.joints],
+        },
+        "evidence": asdict(account.evidence),
+        "timeline": [asdict(entry) for entry in account.entries],
+    }

@@ -1,0 +1,329 @@
+"""The story of a recording in words: sections of lines, every one of them read off the account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..messages import Phase
+from . import advice
+from .account import Account
+from .evidence import BusFacts
+from .facts import STOOD, STOOD_NS, Braking, unit
+from .timeline import Entry
+from .words import duration, number, relative, time_of_day
+
+BEFORE_NS = 10_000_000_000
+"""How much of what came before the moment is told; what matters for the whole run is told from the start."""
+_ALWAYS = frozenset({"connected", "armed", "running", "task_start", "stop", "reset", "gap"})
+_MOST_ENTRIES = 60
+_NOISE = frozenset({"clamped", "resumed", "starved", "bus_error", "missed"})
+"""Left out first where there is too much to tell; their numbers stand under the evidence."""
+_LONGEST_LINE = 160
+_PHASES = {
+    Phase.CONNECT: "without torque of ours",
+    Phase.HOLD: "holding",
+    Phase.RETURN: "moving to a pose",
+    Phase.RUN: "following chunks",
+    Phase.STOPPING: "braking",
+    Phase.STOPPED: "stopped, latched, holding with torque on",
+    Phase.RELEASED: "released, its torque off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    title: str
+    lines: tuple[str, ...]
+
+
+def tell(account: Account) -> list[Section]:
+    """The whole story; sections without anything to say are left out."""
+    sections = [
+        Section("What happened", tuple(_headline(account))),
+        Section("What ran", tuple(_run(account.recording.run, account))),
+        Section(f"In order, in seconds from {moment(account)}", tuple(_order(account))),
+        Section("What control watched at that moment", tuple(_margins(account))),
+        Section("What the arm did", tuple(_arm(account))),
+        Section("Evidence up to that moment", tuple(_evidence(account))),
+        Section("Check next", tuple(_next(account))),
+        Section("This recording", tuple(_recording(account))),
+    ]
+    return [section for section in sections if section.lines]
+
+
+def moment(account: Account) -> str:
+    """What the account is about, as a noun."""
+    if account.stop is not None:
+        return "the stop"
+    if account.quit_ns == account.at_ns:
+        return "the request to end"
+    return "control's last tick"
+
+
+def _headline(account: Account) -> Iterator[str]:
+    stop = account.stop
+    when = time_of_day(account.recording.run, account.at_ns)
+    doing = f"{_PHASES[account.phase_before]}{_task(account)}"
+    if stop is not None:
+        yield f"Protective stop {stop.code}: {stop.meaning}."
+        yield f"  {stop.text}"
+        yield f"  At {when}; the arm was {doing}."
+        yield f"  Noticed by {stop.noticed_by}."
+        chosen = "the robot file's choice" if stop.tuned else "control's table"
+        then = "holds with torque on" if stop.category == 2 else "is released once it is at rest"
+        yield f"  Reaction, by {chosen}: the arm brakes, then {then} (category {stop.category}); latched."
+        for earlier in account.stops[:-1]:
+            reset = f", reset {relative(earlier.reset_ns, account.at_ns)}" if earlier.reset_ns else ""
+            yield f"A stop earlier: {earlier.code}, {relative(earlier.at_ns, account.at_ns)}{reset}."
+    elif account.control_silent_s:
+        yield f"Control ended without a stop: its last tick is of {when}."
+        yield f"  The other processes recorded for {account.control_silent_s:.2f} s more."
+        yield f"  The arm was {doing}."
+        yield "  Without control nothing in software brakes it: the motors go to their last goal and hold it."
+    elif account.quit_ns is not None:
+        yield f"No protective stop. Control was asked to end at {when}; the arm was {doing}."
+    else:
+        seconds = (account.last.now_ns - account.recording.ticks[0].now_ns) / 1e9
+        yield f"No protective stop in the {seconds:.1f} s up to {when}; the arm was {doing}."
+    yield from _ending(account)
+
+
+def _ending(account: Account) -> Iterator[str]:
+    stop, last = account.stop, account.last
+    if stop is not None and stop.reset_ns is not None:
+        yield f"A person reset it {relative(stop.reset_ns, account.at_ns)}."
+    left = next((e for e in reversed(account.entries) if e.code in ("released", "held", "refused")), None)
+    if left is not None and left.at_ns >= account.at_ns:
+        yield f"In the end: {left.text}."
+    elif last.now_ns > account.at_ns:
+        later = duration(last.now_ns - account.at_ns)
+        yield f"The recording ends {later} later, the arm {_PHASES[last.phase]}."
+
+
+def _task(account: Account) -> str:
+    starts = [e for e in account.entries if e.code == "task_start" and e.at_ns <= account.at_ns]
+    if not starts or account.phase_before is not Phase.RUN:
+        return ""
+    return (
+        f", {(account.at_ns - starts[-1].at_ns) / 1e9:.2f} s after the start of the task {starts[-1].text!r}"
+    )
+
+
+def _run(run: Mapping[str, Any], account: Account) -> Iterator[str]:
+    if not run:
+        return
+    bundle, robot = run.get("bundle", {}), run.get("robot", {})
+    yield f"{bundle.get('name')} (sha256 {str(bundle.get('sha256'))[:12]}...), {bundle.get('path')}"
+    config = account.recording.config
+    average = f", targets averaged over {config.ema_s:g} s" if config.ema_s else ""
+    yield (
+        f"on {robot.get('name')} at {robot.get('arm')}, control at {1e9 / config.dt_ns:g} Hz, chunks of "
+        f"{config.chunk_steps} x {config.chunk_dt_ns / 1e6:g} ms, strategy {config.strategy}{average}"
+    )
+    for name, source in run.get("cameras", {}).items():
+        yield f"camera {name}: {source}"
+    started = time_of_day(run, run["started_ns"]) if "started_ns" in run else run.get("started")
+    dry = "; a dry run: no torque was given" if run.get("options", {}).get("dry_run") else ""
+    yield f"started {started}{dry}"
+
+
+def _order(account: Account) -> Iterator[str]:
+    since_ns = account.at_ns - BEFORE_NS
+    entries = [e for e in account.entries if (e.last_ns or e.at_ns) >= since_ns or e.code in _ALWAYS]
+    if len(entries) > _MOST_ENTRIES:
+        entries = [entry for entry in entries if entry.code not in _NOISE]
+    left_out = max(0, len(entries) - _MOST_ENTRIES)
+    if left_out:
+        yield f"({left_out} older ones are left out; --json has them all)"
+    for entry in entries[left_out:]:
+        yield f"{_offset(account, entry.at_ns):>9}  {entry.source:<10}  {_said(account, entry)}"
+
+
+def _said(account: Account, entry: Entry) -> str:
+    text = f"{entry.code}: {entry.text}" if entry.text else entry.code
+    if len(text) > _LONGEST_LINE:
+        text = text[: _LONGEST_LINE - 3] + "..."
+    return f"{text} (x{entry.count}, until {_offset(account, entry.last_ns)})" if entry.count > 1 else text
+
+
+def _margins(account: Account) -> Iterator[str]:
+    if not account.margins and account.result.difference is not None:
+        yield "Not known: the replay departs from the recording before it (see below)."
+    words = {"below": "at least", "above": "at most", "from": "below"}
+    for margin in account.margins:
+        what = f"{margin.name} ({margin.where})" if margin.where else margin.name
+        value, limit = number(margin.value, margin.unit), number(margin.limit, margin.unit)
+        # The order of the columns: what, how much, what is allowed.
+        beyond = "   <-- beyond its limit" if margin.exceeded else ""
+        yield f"{what:<44}{value:>12}   {words[margin.stops]} {limit}{beyond}"
+
+
+def _arm(account: Account) -> Iterator[str]:
+    if account.braking is not None:
+        yield from _braked(account.braking)
+    elif account.control_silent_s:
+        yield from _last_goal(account)
+
+
+def _braked(braking: Braking) -> Iterator[str]:
+    command, stood, measured = braking.command_rest_s, braking.arm_stood_s, braking.measured_for_s
+    if command is None:
+        yield "The recording ends before the command was at rest."
+    else:
+        yield f"The command was at rest {number(1e3 * command, 'ms')} after the stop."
+    if stood is not None:
+        yield (
+            f"The arm itself stood {number(1e3 * stood, 'ms')} after the stop (no joint moved more than "
+            f"{STOOD:g} rad in the {STOOD_NS / 1e6:g} ms from then on)."
+        )
+    elif measured is None:
+        yield "There is no joint state after the stop: what the arm itself did is not in this recording."
+    else:
+        yield (
+            f"The last joint state is of {number(1e3 * measured, 'ms')} after the stop: too early to say "
+            "that the arm itself stood."
+        )
+    if braking.eased_s is not None:
+        yield f"Control called the stop complete after {number(1e3 * braking.eased_s, 'ms')}."
+    titles = ("commanded", "measured", "speed", "braked over", "arm moved", "measured last", "to its limit")
+    yield f"{'joint':<15}" + "".join(f"{title:>14}" for title in titles)
+    for row in braking.joints:
+        values = (row.commanded, row.measured, row.velocity, row.braked, row.moved, row.last, row.to_limit)
+        units = (row.unit, row.unit, row.unit + "/s", row.unit, row.unit, row.unit, row.unit)
+        cells = ("-" if v is None else number(v, u) for v, u in zip(values, units, strict=True))
+        yield f"{row.name:<15}" + "".join(f"{cell:>14}" for cell in cells)
+    outside = [row for row in braking.joints if row.to_limit is not None and row.to_limit < 0]
+    for row in outside:
+        yield f"{row.name} was last outside its limits of {row.low:.3f} .. {row.high:.3f} {row.unit}."
+
+
+def _last_goal(account: Account) -> Iterator[str]:
+    """Where control fell silent: how far the motors still had to go."""
+    goal = account.last.output.setpoint
+    joint = next((t.joint for t in reversed(account.recording.ticks) if t.joint is not None), None)
+    if goal is None or joint is None:
+        return
+    titles = ("last goal", "measured last", "left to go", "cap of the lead")
+    yield f"{'joint':<15}" + "".join(f"{title:>16}" for title in titles)
+    for i, name in enumerate(account.recording.config.joint_names):
+        in_unit = unit(account.recording, i)
+        at, lead = joint.position[i], account.recording.config.lead[i]
+        cells = (goal[i], at, abs(goal[i] - at), lead)
+        yield f"{name:<15}" + "".join(f"{number(value, in_unit):>16}" for value in cells)
+
+
+def _evidence(account: Account) -> Iterator[str]:
+    evidence, at = account.evidence, account.at_ns
+    for camera in evidence.cameras:
+        same = ""
+        if camera.same_since_ns is not None:
+            same = f"; those kept since {relative(camera.same_since_ns, at)} are the same, byte for byte"
+        yield (
+            f"camera {camera.name}: the newest picture kept is of {relative(camera.last_ns, at)} (stamp: "
+            f"{camera.stamp_source}){same}"
+        )
+    inferences = evidence.inferences
+    if inferences is not None:
+        yield (
+            f"inference: the last one (chunk {inferences.last_chunk}) ended "
+            f"{relative(inferences.last_end_ns, at)}, took {inferences.last_ms:.1f} ms and began with a "
+            f"picture {inferences.last_picture_ms:.1f} ms old"
+        )
+        yield (
+            f"  of {inferences.count} the median is {inferences.median_ms:.1f} ms, the longest "
+            f"{inferences.worst_ms:.1f} ms, {relative(inferences.worst_end_ns, at)}; the longest time "
+            f"between two chunks is {number(inferences.largest_gap_ms, 'ms')}"
+        )
+    chunk = evidence.chunk
+    if chunk is not None:
+        lasts = ""
+        if chunk.lasts_until_ns is not None:
+            lasts = f"; its last action is of {relative(chunk.lasts_until_ns, at)}"
+        yield (
+            f"chunk {chunk.chunk_id}, the newest begun: since {relative(chunk.first_used_ns, at)}, of an "
+            f"observation of {relative(chunk.observation_ns, at)}{lasts}"
+        )
+    yield from _bus(evidence.bus, at)
+    timing = evidence.timing
+    missed = timing.missed_late + timing.missed_overrun
+    yield (
+        f"timing: {missed} of {timing.slots} slots missed in the last 10 s ({timing.missed_late} woke late, "
+        f"{timing.missed_overrun} after a tick that ran over); the latest wake-up that still ran was "
+        f"{timing.worst_late_ms:.2f} ms late"
+    )
+    if evidence.starved:
+        total = sum(end - begin for begin, end in evidence.starved)
+        times = len(evidence.starved)
+        yield f"chunks ran out {times} times in the last 10 s, for {duration(total)} altogether"
+    if evidence.clamped:
+        shown = ", ".join(f"{text} (x{count})" for text, count in evidence.clamped[:4])
+        yield f"targets were clamped in the last 10 s: {shown}"
+
+
+def _bus(bus: BusFacts, at_ns: int) -> Iterator[str]:
+    text = f"motor bus: {bus.failed} of {bus.reads} ticks of the last 10 s without a complete joint state"
+    if bus.failed_in_a_row:
+        text += f", {bus.failed_in_a_row} of them in a row at the end"
+    if bus.last_complete_ns is not None:
+        text += f"; the last complete one is of {relative(bus.last_complete_ns, at_ns)}"
+    yield text
+    if bus.silent:
+        shown = ", ".join(f"{joint} {unanswered}" for joint, unanswered, _ in bus.silent)
+        yield f"  of {bus.silent[0][2]} requests in the last second these were left unanswered: {shown}"
+    if bus.last_error:
+        yield f"  the last error, {relative(bus.last_error_ns, at_ns)}: {bus.last_error}"
+
+
+def _next(account: Account) -> Iterator[str]:
+    stop = account.stop
+    if stop is None:
+        if account.control_silent_s:
+            yield f"{advice.CONTROL_DIED}."
+        return
+    text = advice.look_at(stop.code)
+    if text:
+        yield f"{text}."
+    also = [entry.text for entry in account.entries if entry.code == "also" and entry.at_ns >= stop.at_ns]
+    if also:
+        yield f"After the stop control also noticed: {'; '.join(also[:4])}."
+    if stop.reset_ns is None:
+        yield "The stop is latched: look at the arm, remove the cause; the next start needs --reset."
+
+
+def _recording(account: Account) -> Iterator[str]:
+    recording = account.recording
+    seconds = (account.last.now_ns - recording.ticks[0].now_ns) / 1e9
+    yield recording.path
+    yield (
+        f"{seconds:.1f} s: {len(recording.ticks)} ticks, {len(recording.chunks)} chunks, "
+        f"{len(recording.inferences)} inferences, {len(recording.frames)} pictures, {len(recording.bus)} "
+        "transmissions on the motor bus"
+    )
+    for note in recording.notes:
+        yield f"damaged or missing: {note}"
+    yield from verdict(account)
+
+
+def verdict(account: Account) -> Iterator[str]:
+    """What the replay of the recording came to."""
+    result, run = account.result, account.recording.run
+    difference = result.difference
+    if difference is not None:
+        yield f"Replay: DIFFERENT at tick {difference.index}, {time_of_day(run, difference.at_ns)}"
+        yield f"  {difference.what}: recorded {difference.recorded}, replayed {difference.replayed}"
+        yield from (f"  {line}" for line in account.other_versions)
+    elif not result.steps:
+        yield "Replay: not possible, there is no recorded state to start from"
+    else:
+        yield (
+            f"Replay: the same decisions, bit for bit, in all {len(result.steps)} ticks (states compared: "
+            f"{result.states})"
+        )
+    if result.skipped:
+        yield f"  {result.skipped} ticks have no recorded state before them and were not replayed"
+
+
+def _offset(account: Account, at_ns: int) -> str:
+    return f"{(at_ns - account.at_ns) / 1e9:+.3f}"

@@ -1,0 +1,103 @@
+"""What happened, in order: the notes, faults, tasks and events of a recording as one list of entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..messages import Phase
+from .records import EventRecord, Recording, Tick
+
+_REPEAT_NS = 1_000_000_000
+"""The same entry within this time of its last occurrence is counted, not listed again."""
+_NUMBERED = frozenset({"missed", "starved", "resumed", "over_budget"})
+"""Codes whose texts have numbers in them: they repeat although no text does."""
+_MISSED_TO_SHOW = 2
+"""So many slots missed at once are worth an entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened."""
+
+    at_ns: int
+    source: str
+    """control, policy or supervisor."""
+    code: str
+    text: str
+    count: int = 1
+    """How often, from `at_ns` to `last_ns`."""
+    last_ns: int = 0
+
+
+def timeline(recording: Recording) -> tuple[Entry, ...]:
+    """Every entry of the recording, oldest first; repeated ones are merged."""
+    notes = [entry for i, tick in enumerate(recording.ticks) for entry in _of_tick(recording, i, tick)]
+    told = {(entry.code, entry.text) for entry in notes}
+    entries = [*notes, *_of_policy(recording)]
+    for event in recording.events:
+        # What control's ticks say has its exact time there, and the policy's faults have theirs.
+        of_tick = (event.code, event.text) in told
+        of_policy = (event.source, event.code) == ("policy", "fault") and bool(recording.faults)
+        if not (of_tick or of_policy or _is_setup(event)):
+            entries.append(Entry(event.t_ns, event.source, event.code, _short(event)))
+    return tuple(_merged(sorted(entries, key=lambda entry: entry.at_ns)))
+
+
+def _is_setup(event: EventRecord) -> bool:
+    """What is armed, and the steps of the real-time set-up that went well: the report lists them."""
+    return event.code == "guard" or (event.code == "rt" and bool(event.value))
+
+
+def _short(event: EventRecord) -> str:
+    """The event's text; what the policy measured before it was ready is JSON for the report."""
+    return "" if event.code == "ready" and event.text.startswith("{") else event.text
+
+
+def _of_tick(recording: Recording, index: int, tick: Tick) -> Iterator[Entry]:
+    before = recording.ticks[index - 1].phase if index and index not in recording.gaps else None
+    inbox = tick.inbox
+    missed = inbox.slots_late + inbox.slots_overrun
+    if missed >= _MISSED_TO_SHOW:
+        why = f"{inbox.slots_late} woke late, {inbox.slots_overrun} after a tick that ran over"
+        yield Entry(tick.now_ns, "control", "missed", f"{missed} slots: {why}")
+    if inbox.quit is not None:
+        yield Entry(tick.now_ns, "control", "quit", "asked to end and " + _QUIT[inbox.quit])
+    for note in tick.output.notes:
+        yield Entry(tick.now_ns, "control", note.code, note.text)
+    if index in recording.gaps:
+        yield Entry(tick.now_ns, "recorder", "gap", "records before this tick are missing")
+    if before is Phase.STOPPING and tick.phase in (Phase.STOPPED, Phase.RELEASED, Phase.HOLD):
+        yield Entry(tick.now_ns, "control", "at_rest", "the commanded motion is at rest")
+    if tick.output.finish is not None:
+        yield Entry(tick.now_ns, "control", "finish", _FINISH[tick.output.finish])
+
+
+_QUIT = {"park": "park", "here": "stay where the arm is"}
+_FINISH = {
+    "release": "the run is over: release the motors",
+    "hold": "the run is over: leave the motors holding",
+}
+
+
+def _of_policy(recording: Recording) -> Iterator[Entry]:
+    for fault in recording.faults:
+        yield Entry(fault.at_ns, "policy", "fault", f"{fault.code}: {fault.text}")
+    for task in recording.tasks:
+        text = f"task {task.task_id}: {task.text!r}" if task.text else f"task {task.task_id}: pause"
+        yield Entry(task.at_ns, "policy", "task", text)
+
+
+def _merged(entries: list[Entry]) -> Iterator[Entry]:
+    kept: list[Entry] = []
+    newest: dict[tuple[str, str, str], int] = {}
+    for entry in entries:
+        key = (entry.source, entry.code, "" if entry.code in _NUMBERED else entry.text)
+        at = newest.get(key)
+        first = kept[at] if at is not None else None
+        if first is not None and entry.at_ns - (first.last_ns or first.at_ns) <= _REPEAT_NS:
+            kept[newest[key]] = replace(first, count=first.count + 1, last_ns=entry.at_ns)
+            continue
+        newest[key] = len(kept)
+        kept.append(entry)
+    yield from kept
