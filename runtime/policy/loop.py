@@ -244,7 +244,8 @@ class PolicyLoop:
         }
         for stage, duration_ns in durations.items():
             self._recorders[stage].add(duration_ns)
-        self._sent_ns = sent_ns
+        # Nobody looked for joint states meanwhile.
+        self._sent_ns = self._fitting_ns = sent_ns
         # The chunk is on its way: what this costs, no command waits for.
         self._flight.inference(chunk, got_ns, inference.prepared_ns, inference.run_ns, sent_ns)
         self._flight.frames(frames, sent_ns)

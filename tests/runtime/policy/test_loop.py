@@ -52,8 +52,10 @@ class FunctionSession:
     def __init__(self) -> None:
         self.value = 0.25
         self.broken = False
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.meanwhile()
         if self.broken:
             raise BackendError("out of memory")
         assert inputs["image"].shape == (1, 96, 96, 3)
@@ -185,6 +187,20 @@ def test_a_fault_is_told_once_and_ends_the_chunks(rig: Rig, damage: Callable[[Ri
     rig.until(lambda: len(rig.got(Heartbeat)) >= beats + 3)
     assert len(rig.got(Chunk)) == chunks
     assert len(rig.got(Fault)) == 1
+
+
+def test_an_inference_longer_than_the_allowed_gap_of_joint_states_is_no_gap(rig: Rig):
+    """While it lasts nobody reads, and what control says then may not fit into the channel's buffer."""
+
+    def slow() -> None:
+        rig.states = False
+        time.sleep(0.25)
+        rig.states = True
+
+    rig.session.meanwhile = slow
+    rig.start()
+    rig.until(lambda: len(rig.got(Chunk)) >= 3)
+    assert rig.got(Fault) == []
 
 
 def test_after_a_fault_only_a_reset_and_a_new_task_bring_chunks(rig: Rig):
