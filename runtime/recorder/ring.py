@@ -32,6 +32,7 @@ _REST = struct.Struct("<IHHQq")
 _FIXED = _START.size + _REST.size
 _PAGE = 4096
 _ALIGN = 8
+_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,9 @@ class RingWriter:
             os.pwrite(fd, head, 0)
             # Every page is there before the first write: none is a page fault in a tick.
             mapped = mmap.mmap(fd, offset + capacity, flags=mmap.MAP_SHARED | _POPULATE)
+        except OSError:
+            os.unlink(path)
+            raise
         finally:
             os.close(fd)
         return cls(mapped, offset, capacity, salt)
@@ -119,9 +123,6 @@ class RingWriter:
     def close(self) -> None:
         """Ends the mapping; the file stays."""
         self._map.close()
-
-
-_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 
 def read_ring(source: Path | bytes) -> Ring:
