@@ -12,6 +12,7 @@ from ..export.signals import EndedBySignal, unwinding
 VERBS = {
     "bus": "one motor-bus cycle: time, CPU and distance from the wire's own time",
     "jitter": "how late control wakes up under inference load, beside cyclictest",
+    "endurance": "ten minutes of control under 30 to 80 ms of inference, beside cyclictest, with its bounds",
     "footprint": "size of the installation without torch, import and --help times",
     "task": "closed-loop task success of a policy, in stepped time",
     "demo": "the whole chain: export, simulated arm, attempts, deadlines (what `make demo` runs)",

@@ -1,7 +1,7 @@
 """cyclictest (rt-tests) beside control: what this machine's kernel does to any real-time thread meanwhile.
 
-It runs at SCHED_FIFO 79, one below control, on control's core. Its period is a prime number of microseconds
-near control's 10 ms, so that the two do not stay in step.
+It runs on control's core, by default at SCHED_FIFO 79, one below control. Its period is a prime number of
+microseconds near control's 10 ms, so that the two do not stay in step.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 PERIOD_US = 9973
 PRIORITY = 79
+"""Of FIFO; one below control, which it must not delay."""
 HISTOGRAM_US = 100_000
 LATE_US = 500
 """As late as a missed slot of control."""
@@ -38,13 +39,13 @@ class Lateness:
 class Cyclictest:
     """One running cyclictest. It ends by itself after `most_s`, should nobody call `finish`."""
 
-    def __init__(self, output: Path, cpu: int, most_s: float) -> None:
+    def __init__(self, output: Path, cpu: int, most_s: float, priority: int = PRIORITY) -> None:
         self._output = output
         self._result: Lateness | str | None = None
         output.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             [
-                find() or "cyclictest", "--quiet", "--mlockall", f"--priority={PRIORITY}", "--threads=1",
+                find() or "cyclictest", "--quiet", "--mlockall", f"--priority={priority}", "--threads=1",
                 f"--affinity={cpu}", f"--interval={PERIOD_US}", f"--histogram={HISTOGRAM_US}",
                 f"--duration={math.ceil(most_s)}", f"--json={output}",
             ],

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cyclictest import Cyclictest, Lateness, control_cpu, find
+from .cyclictest import PRIORITY, Cyclictest, Lateness, control_cpu, find
 from .demo_attempts import EventFile, Outcome, Referee, draw_attempts
 from .demo_pictures import Album
 
@@ -150,14 +150,14 @@ def run_demo(
                 seed=options.seed,
                 wire_log=paths["wire.log"] if options.record else None,
             ) as simulator,
-            _cyclictest(options.folder / "cyclictest.json", most_s) as latency,
+            cyclictest_beside(options.folder / "cyclictest.json", most_s) as latency,
         ):
             say(f"watch it in a browser: {simulator.camera_url.rsplit('/', 1)[0]}/")
             attempts = draw_attempts(simulator.truth, options.attempts, options.seed)
             command = vla_run_command(bundle, options, simulator.arm_url, simulator.camera_url)
             command += [word for attempt in attempts for word in ("--task", attempt.instruction)]
             album = Album(simulator.camera_url)
-            with _vla_run(command, paths["vla-run.log"], options.folder) as process:
+            with vla_run(command, paths["vla-run.log"], options.folder) as process:
                 referee = Referee(
                     attempts, simulator.truth, lambda: process.send_signal(signal.SIGUSR1), on_outcome
                 )
@@ -208,7 +208,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process; on leaving it is asked to end, as a person would, and waited for."""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -232,8 +232,9 @@ def _vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess
 
 
 @contextlib.contextmanager
-def _cyclictest(output: Path, most_s: float) -> Iterator[Cyclictest | None]:
-    latency = Cyclictest(output, control_cpu(), most_s) if find() else None
+def cyclictest_beside(output: Path, most_s: float, priority: int = PRIORITY) -> Iterator[Cyclictest | None]:
+    """A running cyclictest on control's core; None where it is not installed."""
+    latency = Cyclictest(output, control_cpu(), most_s, priority) if find() else None
     try:
         yield latency
     finally:

@@ -43,6 +43,7 @@ class Options:
 
     folder: Path
     bus: Literal["pty", "socket"] = "pty"
+    baud: int = 1_000_000
     port: int = 8090
     """Of the camera; 0: any free one."""
     seed: int = 0
@@ -79,7 +80,7 @@ class SimulatedRobot:
         self._ids = frozenset(robot.motor_ids)
         self._world = World(options.seed)
         self._plant = Plant(self._world, servos, offsets, self._faults)
-        self._bus = ServoBus(servos, self._faults, robot.bus.baud)
+        self._bus = ServoBus(servos, self._faults, options.baud)
         self._camera = camera
         self._log = log
         self._frame_ns = round(1e9 / options.camera_fps)
@@ -174,9 +175,6 @@ class SimulatedRobot:
             match request.get("cmd"):
                 case "reset":
                     return {"ok": True, "instruction": self._reset(**arguments)}
-                case "carousel":
-                    self._world.turn_carousel(**arguments)
-                    return {"ok": True}
                 case "carousel":
                     self._world.turn_carousel(**arguments)
                     return {"ok": True}

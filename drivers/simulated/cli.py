@@ -30,8 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--bus",
         choices=("pty", "socket"),
         default="pty",
-        help="what the motors are on: a serial port (default), or a TCP port of this machine, which carries "
-        "500 Hz control",
+        help="what the motors are on: a serial port (default), or a TCP port of this machine",
+    )
+    parser.add_argument(
+        "--baud", type=int, default=1_000_000, help="of the motor bus (default 1000000, as in sim_arm.yaml)"
     )
     parser.add_argument("--port", type=int, default=8090, help="camera port on 127.0.0.1; 0 = any free one")
     parser.add_argument("--seed", type=int, default=0, help="of the first placement and the sensor noise")
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--port must lie in 0..65535, got {arguments.port}")
     if not 1 <= arguments.camera_fps <= 120:
         parser.error(f"--camera-fps must lie in 1..120, got {arguments.camera_fps}")
+    if not 9600 <= arguments.baud <= 10_000_000:
+        parser.error(f"--baud must lie in 9600..10000000, got {arguments.baud}")
     if arguments.seed < 0:
         parser.error(f"--seed must not be negative, got {arguments.seed}")
     if arguments.parent_fd is not None and not _is_open(arguments.parent_fd):
@@ -72,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     options = Options(
         folder=(arguments.dir or default_folder()).absolute(),
         bus=arguments.bus,
+        baud=arguments.baud,
         port=arguments.port,
         seed=arguments.seed,
         camera_fps=arguments.camera_fps,

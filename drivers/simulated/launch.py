@@ -42,6 +42,7 @@ def start_simulator(
     folder: Path,
     *,
     bus: Literal["pty", "socket"] = "pty",
+    baud: int = 1_000_000,
     port: int = 0,
     seed: int = 0,
     camera_fps: float = 30.0,
@@ -57,7 +58,18 @@ def start_simulator(
     Raises `SimulatorError` with the end of that log if it does not come up.
     """
     command = [sys.executable, "-m", "holdfast.drivers.simulated.cli", "--dir", str(folder)]
-    command += ["--bus", bus, "--port", str(port), "--seed", str(seed), "--camera-fps", str(camera_fps)]
+    command += [
+        "--bus",
+        bus,
+        "--baud",
+        str(baud),
+        "--port",
+        str(port),
+        "--seed",
+        str(seed),
+        "--camera-fps",
+        str(camera_fps),
+    ]
     command += [] if realtime else ["--no-rt"]
     command += ["--wire-log", str(wire_log)] if wire_log else []
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

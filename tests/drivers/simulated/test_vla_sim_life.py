@@ -115,6 +115,7 @@ def test_without_opengl_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
         (["--port", "70000"], 2, "--port must lie in"),
         (["--camera-fps", "0"], 2, "--camera-fps must lie in"),
         (["--seed", "-1"], 2, "--seed must not"),
+        (["--baud", "300"], 2, "--baud must lie in"),
         (["--parent-fd", "987"], 2, "--parent-fd must be"),
         (["--dir", "/proc/holdfast"], 3, "cannot be used"),
         (["--wire-log", "/proc/holdfast/log"], 3, "cannot be written"),
