@@ -246,6 +246,7 @@ class _Supervisor:
                 self._read_child(child)
             self._ended.add(name)
             self._log.children[name] = describe_status(status)
+            self._note("supervisor", "ended", f"{name} process: {describe_status(status)}", float(status))
             if status not in (ExitCode.FINISHED, ExitCode.REFUSED, ExitCode.PROTECTIVE_STOP):
                 tail = child.log_tail()
                 if tail:

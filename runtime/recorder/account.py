@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..exit_codes import ExitCode
 from ..messages import Phase
 from ..report import environment
 from .evidence import Evidence, evidence_at
@@ -17,8 +18,7 @@ SCHEMA = "holdfast.explanation"
 SCHEMA_VERSION = 1
 _ARITHMETIC = ("holdfast", "ruckig")
 """Packages whose version can change what control decides."""
-SILENT_NS = 500_000_000
-"""Control is silent where the other processes recorded something so much later than its last tick."""
+_EXPECTED_ENDS = (ExitCode.FINISHED, ExitCode.REFUSED, ExitCode.PROTECTIVE_STOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Account:
     result: ReplayResult
     stops: tuple[Stop, ...]
     at_ns: int
-    """The moment that it is about: the last stop, else control's last tick before it fell silent, else the
-    request to end, else the last tick."""
-    control_silent_s: float
-    """How much longer the other processes went on, where control ended without saying so; else 0."""
+    """The moment that it is about: the last stop, else control's last tick before it died, else the request
+    to end, else the last tick."""
+    control_died: str
+    """How the control process ended, where it was not meant to; else empty."""
     quit_ns: int | None
     """When control was asked to end, if it was."""
     margins: tuple[Margin, ...]
@@ -73,10 +73,10 @@ def account_of(recording: Recording) -> Account:
     stops = stops_of(recording)
     ticks = recording.ticks
     quit_at = next((tick.now_ns for tick in ticks if tick.inbox.quit is not None), None)
-    silent_s = _silence(recording)
+    died = _death_of_control(recording)
     if stops:
         index = stops[-1].index
-    elif quit_at is not None and not silent_s:
+    elif quit_at is not None and not died:
         index = next(i for i, tick in enumerate(ticks) if tick.now_ns == quit_at)
     else:
         index = len(ticks) - 1
@@ -88,7 +88,7 @@ def account_of(recording: Recording) -> Account:
         result=result,
         stops=stops,
         at_ns=at_ns,
-        control_silent_s=silent_s,
+        control_died=died,
         quit_ns=quit_at,
         margins=margins_at(recording, result, index),
         braking=braking_after(recording, stops[-1]) if stops else None,
@@ -97,18 +97,12 @@ def account_of(recording: Recording) -> Account:
     )
 
 
-def _silence(recording: Recording) -> float:
-    """For how long the others went on after control's last tick (s); 0 where control ended as it should."""
-    if any(tick.output.finish is not None for tick in recording.ticks[-3:]):
-        return 0.0
-    beside = [
-        *(event.t_ns for event in recording.events),
-        *(snapshot.at_ns for snapshot in recording.snapshots),
-        *(stage.at_ns for stage in recording.stages),
-        *(inference.sent_ns for inference in recording.inferences),
-    ]
-    silence_ns = max(beside, default=0) - recording.ticks[-1].now_ns
-    return silence_ns / 1e9 if silence_ns > SILENT_NS else 0.0
+def _death_of_control(recording: Recording) -> str:
+    """What the supervisor saw of it."""
+    for event in recording.events:
+        if event.code == "ended" and event.text.startswith("control ") and event.value not in _EXPECTED_ENDS:
+            return event.text
+    return ""
 
 
 def as_json(account: Account) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def as_json(account: Account) -> dict[str, Any]:
         },
         "at_ns": account.at_ns,
         "stops": [asdict(stop) for stop in account.stops],
-        "control_silent_s": account.control_silent_s,
+        "control_died": account.control_died,
         "quit_ns": account.quit_ns,
         "last_phase": Phase(account.last.phase).name.lower(),
         "margins": [{**asdict(margin), "exceeded": margin.exceeded} for margin in account.margins],

@@ -67,6 +67,7 @@ def with_recorder(
         **described(resolved),
         "tasks": list(setup.plan.tasks),
         "options": dict(options),
+        "policy_limits": dict(setup.configs["policy"].get("limits", {})),
         RECORDINGS: str(recordings),
         "environment": environment(),
     }

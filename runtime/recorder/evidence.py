@@ -50,6 +50,8 @@ class InferenceFacts:
     worst_end_ns: int
     last_picture_ms: float
     """Age of the oldest picture when the last one started."""
+    picture_limit_ms: float | None
+    """How old that may be."""
     largest_gap_ms: float
     """Between two chunks sent while chunks were followed."""
 
@@ -82,6 +84,8 @@ class BusFacts:
     last_error: str
     """The newest bus error that control reported in the recording."""
     last_error_ns: int
+    faults: tuple[tuple[str, str], ...]
+    """(joint, what its motor reports) in the newest joint state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,7 @@ def _inferences(recording: Recording, at_ns: int) -> InferenceFacts | None:
     last = done[-1]
     took = [(i.end_ns - i.start_ns) / 1e6 for i in done]
     worst = max(done, key=lambda i: i.end_ns - i.start_ns)
+    limit_ns = recording.run.get("policy_limits", {}).get("frame_age_ns")
     gaps = [b.sent_ns - a.sent_ns for a, b in pairwise(done) if a.task_id == b.task_id]
     return InferenceFacts(
         count=len(done),
@@ -164,6 +169,7 @@ def _inferences(recording: Recording, at_ns: int) -> InferenceFacts | None:
         worst_ms=max(took),
         worst_end_ns=worst.end_ns,
         last_picture_ms=(last.start_ns - last.observation_ns) / 1e6,
+        picture_limit_ms=limit_ns / 1e6 if isinstance(limit_ns, int) else None,
         largest_gap_ms=max(gaps, default=0) / 1e6,
     )
 
@@ -182,18 +188,21 @@ def _bus(recording: Recording, recent: Sequence[Tick], at_ns: int) -> BusFacts:
         if tick.joint is not None:
             break
         in_a_row += 1
-    complete = next(
-        (t.joint.stamp_ns for t in reversed(recording.ticks) if t.joint and t.now_ns <= at_ns), None
-    )
+    newest = next((t.joint for t in reversed(recording.ticks) if t.joint and t.now_ns <= at_ns), None)
     errors = [e for e in recording.events if e.code == "bus_error" and e.t_ns <= at_ns]
     return BusFacts(
         reads=len(recent),
         failed=sum(tick.joint is None for tick in recent),
         failed_in_a_row=in_a_row,
-        last_complete_ns=complete,
+        last_complete_ns=newest.stamp_ns if newest else None,
         silent=_silent(recording, at_ns),
         last_error=errors[-1].text if errors else "",
         last_error_ns=errors[-1].t_ns if errors else 0,
+        faults=tuple(
+            (name, f"{codec.fault_names(bits)} (0x{bits:02x})")
+            for name, bits in zip(recording.config.joint_names, newest.faults if newest else (), strict=False)
+            if bits
+        ),
     )
 
 

@@ -40,7 +40,7 @@ def explain(args: argparse.Namespace) -> int:
         return ExitCode.FINISHED
     for section in tell(account):
         print(section.title)
-        print("\n".join(_wrapped(line) for line in section.lines), end="\n\n")
+        print("\n".join(_wrapped(line, section.hang) for line in section.lines), end="\n\n")
     print(f"Plot: {picture}" if picture else f"No plot: {problem}")
     return ExitCode.FINISHED
 
@@ -97,9 +97,12 @@ def _picture(account: Account, path: Path) -> tuple[str | None, str]:
     return str(target), ""
 
 
-def _wrapped(line: str) -> str:
+def _wrapped(line: str, hang: int) -> str:
     """Indented; what is too long for the terminal goes on below."""
-    return textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent=" " * 8, break_long_words=False)
+    return textwrap.fill(
+        line, _WIDTH, initial_indent="  ", subsequent_indent=" " * hang, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _print_json(document: Mapping[str, Any]) -> None:

@@ -16,6 +16,8 @@ from ..messages import Phase
 from .account import Account
 from .facts import unit
 from .observed import FrameRecord
+from .story import moment
+from .words import time_of_day
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +67,7 @@ def draw(account: Account, path: Path) -> None:
             _legend(account, axes)
     ages = figure.add_subplot(grid[len(heights) - 1, 0], sharex=first)
     _draw_ages(account, ages)
-    ages.set_xlabel("seconds from the moment of the story")
+    ages.set_xlabel(f"seconds from {moment(account)}, {time_of_day(account.recording.run, account.at_ns)}")
     ages.set_xlim(*_span(account))
     for axes in figure.axes:
         if axes is not ages and axes.get_shared_x_axes().joined(axes, ages):
@@ -77,8 +79,8 @@ def _title(account: Account) -> str:
     stop = account.stop
     if stop is not None:
         return f"Protective stop {stop.code}: {stop.text}"[:150]
-    if account.control_silent_s:
-        return "Control ended without a stop"
+    if account.control_died:
+        return f"Control ended without a stop: {account.control_died}"
     return "No protective stop"
 
 
@@ -135,7 +137,7 @@ def _limits(account: Account, axes: Axes, joint: int, values: list[float]) -> No
         if bottom - margin <= value <= top + margin:
             axes.axhline(value, color=_LIMIT, lw=1.2, ls="--")
     axes.text(
-        1.005, 0.5, f"limits\n{low:.3g}\n{high:.3g}", transform=axes.transAxes, fontsize=7, va="center",
+        1.005, 0.5, f"limits\n{high:.3g}\n{low:.3g}", transform=axes.transAxes, fontsize=7, va="center",
         color=_LIMIT,
     )  # fmt: skip
 

@@ -9,10 +9,9 @@ from typing import Any
 from ..messages import Phase
 from . import advice
 from .account import Account
-from .evidence import BusFacts
 from .facts import STOOD, STOOD_NS, Braking, unit
 from .timeline import Entry
-from .words import duration, number, relative, time_of_day
+from .words import duration, number, time_of_day
 
 BEFORE_NS = 10_000_000_000
 """How much of what came before the moment is told; what matters for the whole run is told from the start."""
@@ -36,6 +35,8 @@ _PHASES = {
 class Section:
     title: str
     lines: tuple[str, ...]
+    hang: int = 8
+    """Where a line goes on that is too long."""
 
 
 def tell(account: Account) -> list[Section]:
@@ -43,7 +44,7 @@ def tell(account: Account) -> list[Section]:
     sections = [
         Section("What happened", tuple(_headline(account))),
         Section("What ran", tuple(_run(account.recording.run, account))),
-        Section(f"In order, in seconds from {moment(account)}", tuple(_order(account))),
+        Section(f"In order, in seconds from {moment(account)}", tuple(_order(account)), 25),
         Section("What control watched at that moment", tuple(_margins(account))),
         Section("What the arm did", tuple(_arm(account))),
         Section("Evidence up to that moment", tuple(_evidence(account))),
@@ -75,13 +76,12 @@ def _headline(account: Account) -> Iterator[str]:
         then = "holds with torque on" if stop.category == 2 else "is released once it is at rest"
         yield f"  Reaction, by {chosen}: the arm brakes, then {then} (category {stop.category}); latched."
         for earlier in account.stops[:-1]:
-            reset = f", reset {relative(earlier.reset_ns, account.at_ns)}" if earlier.reset_ns else ""
-            yield f"A stop earlier: {earlier.code}, {relative(earlier.at_ns, account.at_ns)}{reset}."
-    elif account.control_silent_s:
-        yield f"Control ended without a stop: its last tick is of {when}."
-        yield f"  The other processes recorded for {account.control_silent_s:.2f} s more."
-        yield f"  The arm was {doing}."
-        yield "  Without control nothing in software brakes it: the motors go to their last goal and hold it."
+            reset = f", reset at {_at(account, earlier.reset_ns)}" if earlier.reset_ns else ""
+            yield f"A stop earlier: {earlier.code} at {_at(account, earlier.at_ns)}{reset}."
+    elif account.control_died:
+        yield f"Control ended without a stop ({account.control_died})."
+        yield f"  Its last tick is of {when}; the arm was {doing}."
+        yield "  Without control nothing in software brakes the arm: its motors go to the last goal and hold."
     elif account.quit_ns is not None:
         yield f"No protective stop. Control was asked to end at {when}; the arm was {doing}."
     else:
@@ -93,7 +93,9 @@ def _headline(account: Account) -> Iterator[str]:
 def _ending(account: Account) -> Iterator[str]:
     stop, last = account.stop, account.last
     if stop is not None and stop.reset_ns is not None:
-        yield f"A person reset it {relative(stop.reset_ns, account.at_ns)}."
+        yield f"A person reset it at {_at(account, stop.reset_ns)}."
+    if stop is not None and account.control_died:
+        yield f"Control then ended as it should not: {account.control_died}."
     left = next((e for e in reversed(account.entries) if e.code in ("released", "held", "refused")), None)
     if left is not None and left.at_ns >= account.at_ns:
         yield f"In the end: {left.text}."
@@ -163,7 +165,7 @@ def _margins(account: Account) -> Iterator[str]:
 def _arm(account: Account) -> Iterator[str]:
     if account.braking is not None:
         yield from _braked(account.braking)
-    elif account.control_silent_s:
+    elif account.control_died:
         yield from _last_goal(account)
 
 
@@ -215,37 +217,39 @@ def _last_goal(account: Account) -> Iterator[str]:
 
 
 def _evidence(account: Account) -> Iterator[str]:
-    evidence, at = account.evidence, account.at_ns
+    evidence = account.evidence
     for camera in evidence.cameras:
         same = ""
         if camera.same_since_ns is not None:
-            same = f"; those kept since {relative(camera.same_since_ns, at)} are the same, byte for byte"
+            same = f"; those kept since {_at(account, camera.same_since_ns)} are the same, byte for byte"
         yield (
-            f"camera {camera.name}: the newest picture kept is of {relative(camera.last_ns, at)} (stamp: "
+            f"camera {camera.name}: the newest picture kept is of {_at(account, camera.last_ns)} (stamp: "
             f"{camera.stamp_source}){same}"
         )
     inferences = evidence.inferences
     if inferences is not None:
+        limit = inferences.picture_limit_ms
+        allowed = f" (allowed: {limit:.0f} ms)" if limit is not None else ""
         yield (
-            f"inference: the last one (chunk {inferences.last_chunk}) ended "
-            f"{relative(inferences.last_end_ns, at)}, took {inferences.last_ms:.1f} ms and began with a "
-            f"picture {inferences.last_picture_ms:.1f} ms old"
+            f"inference: the last one (chunk {inferences.last_chunk}) ended at "
+            f"{_at(account, inferences.last_end_ns)}, took {inferences.last_ms:.1f} ms and began with a "
+            f"picture {inferences.last_picture_ms:.1f} ms old{allowed}"
         )
         yield (
-            f"  of {inferences.count} the median is {inferences.median_ms:.1f} ms, the longest "
-            f"{inferences.worst_ms:.1f} ms, {relative(inferences.worst_end_ns, at)}; the longest time "
-            f"between two chunks is {number(inferences.largest_gap_ms, 'ms')}"
+            f"  of {inferences.count} the median took {inferences.median_ms:.1f} ms, the longest "
+            f"{inferences.worst_ms:.1f} ms, at {_at(account, inferences.worst_end_ns)}; the longest time "
+            f"between two chunks was {number(inferences.largest_gap_ms, 'ms')}"
         )
     chunk = evidence.chunk
     if chunk is not None:
         lasts = ""
         if chunk.lasts_until_ns is not None:
-            lasts = f"; its last action is of {relative(chunk.lasts_until_ns, at)}"
+            lasts = f", its last action at {_at(account, chunk.lasts_until_ns)}"
         yield (
-            f"chunk {chunk.chunk_id}, the newest begun: since {relative(chunk.first_used_ns, at)}, of an "
-            f"observation of {relative(chunk.observation_ns, at)}{lasts}"
+            f"chunk {chunk.chunk_id} is the newest begun, at {_at(account, chunk.first_used_ns)}: its "
+            f"observation is of {_at(account, chunk.observation_ns)}{lasts}"
         )
-    yield from _bus(evidence.bus, at)
+    yield from _bus(account)
     timing = evidence.timing
     missed = timing.missed_late + timing.missed_overrun
     yield (
@@ -262,25 +266,29 @@ def _evidence(account: Account) -> Iterator[str]:
         yield f"targets were clamped in the last 10 s: {shown}"
 
 
-def _bus(bus: BusFacts, at_ns: int) -> Iterator[str]:
+def _bus(account: Account) -> Iterator[str]:
+    bus = account.evidence.bus
     text = f"motor bus: {bus.failed} of {bus.reads} ticks of the last 10 s without a complete joint state"
     if bus.failed_in_a_row:
         text += f", {bus.failed_in_a_row} of them in a row at the end"
     if bus.last_complete_ns is not None:
-        text += f"; the last complete one is of {relative(bus.last_complete_ns, at_ns)}"
+        text += f"; the last complete one is of {_at(account, bus.last_complete_ns)}"
     yield text
     if bus.silent:
         shown = ", ".join(f"{joint} {unanswered}" for joint, unanswered, _ in bus.silent)
         yield f"  of {bus.silent[0][2]} requests in the last second these were left unanswered: {shown}"
+    for joint, faults in bus.faults:
+        yield f"  the motor of {joint} reports: {faults}"
     if bus.last_error:
-        yield f"  the last error, {relative(bus.last_error_ns, at_ns)}: {bus.last_error}"
+        yield f"  the last error, at {_at(account, bus.last_error_ns)}: {bus.last_error}"
 
 
 def _next(account: Account) -> Iterator[str]:
     stop = account.stop
     if stop is None:
-        if account.control_silent_s:
+        if account.control_died:
             yield f"{advice.CONTROL_DIED}."
+            yield "Where torque was on, the next start needs --reset."
         return
     text = advice.look_at(stop.code)
     if text:
@@ -323,6 +331,11 @@ def verdict(account: Account) -> Iterator[str]:
         )
     if result.skipped:
         yield f"  {result.skipped} ticks have no recorded state before them and were not replayed"
+
+
+def _at(account: Account, at_ns: int) -> str:
+    """When, in seconds from the moment of the account; the plot has the same axis."""
+    return f"{_offset(account, at_ns)} s"
 
 
 def _offset(account: Account, at_ns: int) -> str:

@@ -39,14 +39,15 @@ def timeline(recording: Recording) -> tuple[Entry, ...]:
         # What control's ticks say has its exact time there, and the policy's faults have theirs.
         of_tick = (event.code, event.text) in told
         of_policy = (event.source, event.code) == ("policy", "fault") and bool(recording.faults)
-        if not (of_tick or of_policy or _is_setup(event)):
+        if not (of_tick or of_policy or _is_aside(event)):
             entries.append(Entry(event.t_ns, event.source, event.code, _short(event)))
     return tuple(_merged(sorted(entries, key=lambda entry: entry.at_ns)))
 
 
-def _is_setup(event: EventRecord) -> bool:
-    """What is armed, and the steps of the real-time set-up that went well: the report lists them."""
-    return event.code == "guard" or (event.code == "rt" and bool(event.value))
+def _is_aside(event: EventRecord) -> bool:
+    """What is armed and the steps of the real-time set-up that went well, which the report lists; and what is
+    said of recordings."""
+    return event.code in ("guard", "recording") or (event.code == "rt" and bool(event.value))
 
 
 def _short(event: EventRecord) -> str:

@@ -23,12 +23,6 @@ def duration(duration_ns: float) -> str:
     return number(duration_ns / 1e6, "ms") if abs(duration_ns) < 1e10 else f"{duration_ns / 1e9:.1f} s"
 
 
-def relative(at_ns: int, moment_ns: int) -> str:
-    """`0.123 s before`: as seen from a moment."""
-    seconds = (at_ns - moment_ns) / 1e9
-    return f"{abs(seconds):.3f} s {'after' if seconds >= 0 else 'before'}"
-
-
 def time_of_day(run: Mapping[str, Any], at_ns: int) -> str:
     """A CLOCK_MONOTONIC stamp as UTC, by the difference in run.json; without it, seconds since the boot."""
     shift_ns = run.get("utc_less_monotonic_ns")
