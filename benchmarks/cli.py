@@ -15,6 +15,7 @@ VERBS = {
     "endurance": "ten minutes of control under 30 to 80 ms of inference, beside cyclictest, with its bounds",
     "footprint": "size of the installation without torch, import and --help times",
     "task": "closed-loop task success of a policy, in stepped time",
+    "strategies": "ways of executing chunks under latency: success, jerk, jumps, ages",
     "demo": "the whole chain: export, simulated arm, attempts, deadlines (what `make demo` runs)",
 }
 """Verb -> what it does; each is a module of this room with `add_arguments(parser)` and `main(args)`."""

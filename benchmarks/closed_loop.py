@@ -6,34 +6,31 @@ picture of some time ago. So the result does not depend on the speed of the mach
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..drivers.calibration import load_calibration
 from ..drivers.robots.schema import load_robot
 from ..drivers.simulated.judge import TIMEOUT_S, Verdict
 from ..drivers.simulated.scene import COLOURS
-from ..drivers.simulated.world import CALIBRATION, World
+from ..drivers.simulated.world import CALIBRATION, START, World
 from ..drivers.types import JointState
 from ..drivers.units import JointUnits
 from ..export.training.demonstrations import Sensor
 from ..runtime.control.config import core_config
 from ..runtime.control.core import ControlCore
 from ..runtime.control.state import CoreState, Inbox
-from ..runtime.messages import Arm, Chunk, Phase, StampSource
+from ..runtime.control.strategies import DEFAULT, STRATEGIES
+from ..runtime.messages import Arm, Phase
+from .motion import Recorder, Trace, jerk
 from .policies import Policy
+from .stepped_policy import TASK_ID, Check, Schedule, SteppedPolicy
 
-FRAME_HZ = 30
 DELAYS_MS: dict[str, tuple[int, int]] = {"0": (0, 0), "60": (60, 60), "150": (150, 150), "mixed": (30, 80)}
-"""Age of a picture when its chunk starts to be executed: drawn evenly between two bounds, in ms."""
-Check = Literal["none", "blank", "stale", "other_name"]
-"""Ways to take information away: a grey picture, the episode's first picture for ever, or an instruction that
-names another cube (success then still means the cube of the episode)."""
-_TASK_ID = 1
+"""Age of a picture when its chunk arrives: drawn evenly between two bounds, in ms."""
 _HZ_LIMIT_NS = 500_000_000
 
 
@@ -53,12 +50,20 @@ class Attempt:
     """Ticks in which a target was clamped."""
     stop: str
     """Code of a protective stop, or empty."""
+    trace: Trace = field(compare=False, repr=False)
 
 
 class SimulatedLoop:
     """One simulated arm under the control core."""
 
-    def __init__(self, policy: Policy, world: World | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        world: World | None = None,
+        strategy: str = DEFAULT,
+        schedule: Schedule | None = None,
+    ) -> None:
+        """`strategy`: one of `STRATEGIES`; `schedule`: by default the strategy's own."""
         self._policy = policy
         self._sensor = Sensor()
         self._world = world or World(0)
@@ -70,8 +75,12 @@ class SimulatedLoop:
             control_hz=None,
             chunk_steps=policy.steps,
             chunk_dt_ns=round(policy.dt_s * 1e9),
+            strategy=strategy,
         )
         self._core = ControlCore(config)
+        asynchronous = STRATEGIES[strategy].asynchronous
+        self._schedule: Schedule = schedule or ("back_to_back" if asynchronous else "sequential")
+        self._arm_joints = [index for index, joint in enumerate(robot.joints) if not joint.gripper]
         self._tick_ns = config.dt_ns
         self._physics_steps = round(config.dt_ns * 1e-9 / World.STEP_S)
         for index, joint in enumerate(robot.joints):
@@ -83,52 +92,62 @@ class SimulatedLoop:
         task: str | None = None,
         colour: str | None = None,
         *,
-        delay: str = "mixed",
+        delay_ms: tuple[int, int] = DELAYS_MS["mixed"],
         check: Check = "none",
         judge: Callable[[Verdict], bool] = lambda verdict: verdict.success,
+        carousel_rad_s: float = 0.0,
+        at_start_pose: bool = False,
     ) -> Attempt:
-        """One attempt at an episode drawn from `seed`; ends when `judge` says so, stopped, or timed out."""
+        """One attempt at an episode drawn from `seed`; ends when `judge` says so, stopped, or timed out.
+
+        The arm begins somewhere near the start pose, or `at_start_pose` exactly, as `vla-run` does.
+        """
         world, core = self._world, self._core
         episode = world.reset(seed, task, colour)
+        if at_start_pose:
+            world.place_arm(np.array(START))
+        world.turn_carousel(carousel_rad_s)
         rng = np.random.default_rng([seed, 2])
         self._sensor.begin(seed)
         named = _other(episode.colour) if check == "other_name" else episode.colour
         text = episode.instruction.replace(episode.colour, named)
-        source = _Pictures(self._policy, self._sensor, text, check, DELAYS_MS[delay], rng)
+        source = SteppedPolicy(self._policy, self._sensor, text, check, delay_ms, rng, self._schedule)
         for index, ticks in enumerate(world.present_ticks()):
             world.set_goal(index, ticks)
             world.set_torque(index, True)
         pending = tuple(world.present_ticks())
         now_ns = self._tick_ns
         state = core.energised(CoreState(), self._joint(now_ns), now_ns)
-        arm: Arm | None = Arm(_TASK_ID, False, True, _HZ_LIMIT_NS, _HZ_LIMIT_NS)
-        jerks: list[float] = []
+        arm: Arm | None = Arm(TASK_ID, False, True, _HZ_LIMIT_NS, _HZ_LIMIT_NS)
+        recorder = Recorder(self._tick_ns * 1e-9, self._arm_joints)
         while world.judge().time_s < TIMEOUT_S[episode.task] and not judge(world.judge()):
             joint = self._joint(now_ns)
-            chunk = source.poll(world, joint.position, now_ns)
-            before = state.motion
+            chunk = source.poll(world, joint.position, now_ns, state)
             inbox = Inbox(chunk=chunk, arm=arm, heard_policy=True, heard_supervisor=True)
             arm = None
             state, output = core.step(state, now_ns, joint, inbox)
             if state.phase in (Phase.STOPPING, Phase.STOPPED) or output.setpoint is None:
                 break
-            if before is not None and state.motion is not None:
-                change = np.subtract(state.motion.acceleration, before.acceleration)[:5]
-                jerks.append(float(np.abs(change).mean()) / (self._tick_ns * 1e-9))
+            assert state.motion is not None
+            followed = state.execution is not None and now_ns <= state.execution.end_ns
+            age_s = (now_ns - source.observed_ns) * 1e-9 if followed else math.nan
+            recorder.add(output.target, state.motion, output.new_chunk_id != 0, age_s)
             for index, ticks in enumerate(pending):
                 world.set_goal(index, ticks)
             pending = tuple(self._units.to_ticks(output.setpoint))
             for _ in range(self._physics_steps):
                 world.step()
             now_ns += self._tick_ns
+        trace = recorder.trace()
         return Attempt(
             world.judge(),
             episode.task,
             episode.colour,
             named,
-            float(np.mean(jerks)) if jerks else 0.0,
+            float(np.abs(jerk(trace)).mean()) if len(trace.began) else 0.0,
             state.counters.clamped,
             state.stop.code if state.stop else "",
+            trace,
         )
 
     def _joint(self, now_ns: int) -> JointState:
@@ -142,64 +161,6 @@ class SimulatedLoop:
             temperature_c=(30.0,) * 6,
             current_a=none,
             faults=(0,) * 6,
-        )
-
-
-class _Pictures:
-    """The policy process in stepped time: takes the newest frame when it is free, delivers a chunk later."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        sensor: Sensor,
-        text: str,
-        check: Check,
-        delay_ms: tuple[int, int],
-        rng: np.random.Generator,
-    ) -> None:
-        self._policy, self._sensor, self._text, self._check = policy, sensor, text, check
-        self._delay_ms, self._rng = delay_ms, rng
-        self._frames = 0
-        self._first: NDArray[np.uint8] | None = None
-        self._waiting: tuple[int, Chunk] | None = None
-        self._count = 0
-
-    def poll(self, world: World, position: Sequence[float], now_ns: int) -> Chunk | None:
-        """The chunk that arrives in this tick, if any."""
-        arrived = None
-        if self._waiting is not None and now_ns >= self._waiting[0]:
-            arrived, self._waiting = self._waiting[1], None
-        frame = now_ns * FRAME_HZ // 1_000_000_000
-        if self._waiting is None and frame > self._frames:
-            self._frames = frame
-            due_ns = now_ns + round(self._rng.uniform(*self._delay_ms)) * 1_000_000
-            chunk = self._infer(world, position, now_ns, due_ns)
-            if due_ns == now_ns:
-                return chunk
-            self._waiting = (due_ns, chunk)
-        return arrived
-
-    def _infer(self, world: World, position: Sequence[float], now_ns: int, due_ns: int) -> Chunk:
-        picture = self._sensor.picture(world)
-        if self._check == "blank":
-            picture = np.full_like(picture, 128)
-        if self._check == "stale":
-            self._first = picture if self._first is None else self._first
-            picture = self._first
-        targets = self._policy.chunk(picture, position, self._text)
-        self._count += 1
-        return Chunk(
-            chunk_id=self._count,
-            task_id=_TASK_ID,
-            observation_ns=now_ns,
-            frame_arrival_ns=now_ns,
-            inference_start_ns=now_ns,
-            inference_end_ns=due_ns,
-            session_run_ns=due_ns - now_ns,
-            frame_period_ns=1_000_000_000 // FRAME_HZ,
-            stamp_source=StampSource.HEADER,
-            dt_ns=round(self._policy.dt_s * 1e9),
-            actions=tuple(tuple(float(value) for value in row) for row in targets),
         )
 
 

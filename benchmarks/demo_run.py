@@ -161,7 +161,7 @@ def run_demo(
                 referee = Referee(
                     attempts, simulator.truth, lambda: process.send_signal(signal.SIGUSR1), on_outcome
                 )
-                _follow(process, referee, EventFile(paths["events.jsonl"]), album, most_s)
+                follow(process, referee, EventFile(paths["events.jsonl"]), most_s, album)
             measured = latency.finish() if latency else "cyclictest (package rt-tests) is not installed"
     except SimulatorError as error:
         raise DemoRefused(str(error)) from error
@@ -188,13 +188,19 @@ def log_tail(folder: Path, lines: int = 12) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def _follow(
-    process: subprocess.Popen[bytes], referee: Referee, events: EventFile, album: Album, most_s: float
+def follow(
+    process: subprocess.Popen[bytes],
+    referee: Referee,
+    events: EventFile,
+    most_s: float,
+    album: Album | None = None,
 ) -> None:
+    """Lets the referee see every event until vla-run has ended. Raises `DemoError` after `most_s`."""
     deadline = time.monotonic() + most_s
     while process.poll() is None:
         referee.step(events.new())
-        album.step(referee.running)
+        if album is not None:
+            album.step(referee.running)
         if time.monotonic() > deadline:
             raise DemoError("vla-run did not come to its end in time; see vla-run.log")
         time.sleep(TURN_S)

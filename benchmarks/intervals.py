@@ -24,3 +24,17 @@ def share_text(successes: int, trials: int) -> str:
     share = successes / trials if trials else math.nan
     percent = [f"{100 * value:.0f} %" for value in (share, low, high)]
     return f"{successes}/{trials} = {percent[0]} (95 % interval {percent[1]} to {percent[2]})"
+
+
+def difference(a: tuple[int, int], b: tuple[int, int]) -> tuple[float, float]:
+    """Newcombe's 95 % interval of the difference of two shares, `a` - `b`, each (successes, trials).
+
+    R. G. Newcombe, Statistics in Medicine 17 (1998), method 10: from the two Wilson intervals.
+    """
+    (low_a, high_a), (low_b, high_b) = wilson(*a), wilson(*b)
+    share_a, share_b = (successes / trials if trials else math.nan for successes, trials in (a, b))
+    apart = share_a - share_b
+    return (
+        apart - math.hypot(share_a - low_a, high_b - share_b),
+        apart + math.hypot(high_a - share_a, share_b - low_b),
+    )

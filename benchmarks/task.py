@@ -15,7 +15,7 @@ from ..runtime.arguments import seed_number, whole_number
 from .intervals import wilson
 
 if TYPE_CHECKING:
-    from .closed_loop import Check
+    from .stepped_policy import Check
 
 FIRST_SEED = 1_000_000
 """Far from the seeds of the demonstrations."""
@@ -63,7 +63,7 @@ LEAKS = tuple(Condition(task, "mixed", check) for check in ("blank", "stale", "o
 
 def evaluate(path: Path, condition: Condition, seeds: Sequence[int]) -> Result:
     """Attempts at the episodes of `seeds`; `path` is a checkpoint or a bundle."""
-    from .closed_loop import SimulatedLoop
+    from .closed_loop import DELAYS_MS, SimulatedLoop
     from .policies import load_policy
 
     loop = SimulatedLoop(load_policy(path))
@@ -71,7 +71,7 @@ def evaluate(path: Path, condition: Condition, seeds: Sequence[int]) -> Result:
         loop.attempt(
             seed,
             condition.task,
-            delay=condition.delay,
+            delay_ms=DELAYS_MS[condition.delay],
             check=condition.check,
             # A wrong instruction is judged by what is touched first, and the rest of the attempt is idle.
             judge=lambda v: v.success or (condition.check == "other_name" and bool(v.touched)),

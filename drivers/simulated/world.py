@@ -119,10 +119,10 @@ class World:
     def turn_carousel(self, rate_rad_s: float = CAROUSEL_RAD_S) -> None:
         """Sets the cubes going round the arm's base axis at `rate_rad_s`, until the next reset; 0 stops them.
 
-        The direction is the one that brings the named cube towards the middle of the sector in which cubes are
-        placed (`tasks.BEARING_RAD`): at the usual rate it stays inside for the 5 s of a touch. Cubes are moved
-        along whatever holds them back, as by a table that turns under them; lifted ones are let go. Raises
-        `ValueError` for a negative rate or one that is not finite.
+        The direction is the one that brings the named cube towards the middle of the sector in which cubes
+        are placed (`tasks.BEARING_RAD`): at the usual rate it stays inside for the 5 s of a touch. Cubes are
+        moved along whatever holds them back, as by a table that turns under them; lifted ones are let go.
+        Raises `ValueError` for a negative rate or one that is not finite.
         """
         if not 0 <= rate_rad_s < math.inf:
             raise ValueError(f"a carousel turns at 0 rad/s or more, got {rate_rad_s}")

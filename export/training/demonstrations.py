@@ -85,8 +85,12 @@ class Sensor:
 
     def picture(self, world: World) -> NDArray[np.uint8]:
         """What arrives from the simulated camera: [192, 192, 3] RGB."""
+        return self.picture_of(world.snapshot())
+
+    def picture_of(self, snapshot: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The picture of a world as it was when `World.snapshot` was taken."""
         self._frame += 1
-        data = self._eye.jpeg(self._eye.render(world.snapshot(), self._frame))
+        data = self._eye.jpeg(self._eye.render(snapshot, self._frame))
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if decoded is None:
             raise ValueError("the camera's own picture cannot be decoded")
