@@ -22,6 +22,7 @@ SUPERVISOR_RING = "supervisor.ring"
 RINGS = (CONTROL_RING, POLICY_RING, SUPERVISOR_RING)
 _PREFIX = "run-"
 _ATTEMPTS = 3
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 class RunFolder:
@@ -98,7 +99,7 @@ def _in_memory() -> list[Path]:
     """Candidates, best first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     roots = [Path(runtime) / "holdfast"] if runtime.startswith("/") else []
-    roots.append(Path(f"/dev/shm/holdfast-{os.geteuid()}"))
+    roots.append(_SHARED_MEMORY / f"holdfast-{os.geteuid()}")
     return [root for root in roots if root.parent.is_dir() and _is_tmpfs(root.parent)]
 
 

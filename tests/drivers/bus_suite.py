@@ -13,6 +13,7 @@ import pytest
 from holdfast.drivers.arm import Arm, open_arm
 from holdfast.drivers.errors import BusError, BusTimeout, CorruptReply, Disconnected, MotorFault, PortError
 from holdfast.drivers.feetech import codec
+from holdfast.drivers.types import Direction
 
 from .bus_rigs import Rig
 from .frames import decode_request, encode_status
@@ -220,6 +221,60 @@ class BusSuite:
         rig.servos[1].power_up()
         assert rig.servos[1].get("p_gain") == 16
         assert {servo.get("lock") for servo in rig.servos} == {1}
+
+    # The tap
+
+    @pytest.fixture
+    def tapped(
+        self, rig: Rig, frames: list[bytes]
+    ) -> Iterator[tuple[Arm, list[tuple[Direction, int, bytes]]]]:
+        """An arm with a tap on its port, connected."""
+        seen: list[tuple[Direction, int, bytes]] = []
+        arm = open_arm(
+            rig.url, rig.robot, rig.calibration, frames.append, tap=lambda *record: seen.append(record)
+        )
+        arm.connect()
+        yield arm, seen
+        arm.close()
+
+    def test_a_tap_sees_every_byte_in_order(
+        self, tapped: tuple[Arm, list[tuple[Direction, int, bytes]]], frames: list[bytes], rig: Rig
+    ) -> None:
+        arm, seen = tapped
+        arm.prepare()
+        arm.read()
+        arm.command([0, 0, 0, 0, 0, 50])
+        assert [data for direction, _, data in seen if direction == Direction.SENT] == frames
+        stamps = [stamp for _, stamp, _ in seen]
+        assert stamps == sorted(stamps)
+        (direction, _, answer), (last, _, goals) = seen[-2:]
+        assert (direction, len(answer)) == (Direction.RECEIVED, 6 * (codec.OVERHEAD + codec.FEEDBACK_LENGTH))
+        assert last == Direction.SENT
+        assert decode_request(goals).instruction == codec.Instruction.SYNC_WRITE
+
+    def test_a_tap_sees_what_came_of_an_incomplete_answer(
+        self, tapped: tuple[Arm, list[tuple[Direction, int, bytes]]], rig: Rig
+    ) -> None:
+        arm, seen = tapped
+        rig.mangle.append(lambda data: data[:-5])
+        with pytest.raises(BusTimeout):
+            arm.read()
+        direction, _, data = seen[-1]
+        assert direction == Direction.RECEIVED
+        assert len(data) == 6 * (codec.OVERHEAD + codec.FEEDBACK_LENGTH) - 5
+
+    def test_a_tap_sees_what_is_thrown_away(
+        self, tapped: tuple[Arm, list[tuple[Direction, int, bytes]]], rig: Rig
+    ) -> None:
+        arm, seen = tapped
+        stray = encode_status(9, 0)
+        rig.mangle.append(lambda data: data + stray)
+        with pytest.raises(CorruptReply):
+            arm.read()
+        rig.mangle.append(lambda data: data)
+        arm.read()
+        beyond = b"".join(data for direction, _, data in seen if direction != Direction.SENT)
+        assert stray in beyond
 
 
 def assert_follows(arm: Arm, errors_allowed: int = 0) -> None:

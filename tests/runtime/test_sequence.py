@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from holdfast.runtime.exit_codes import ExitCode
 from holdfast.runtime.messages import Arm, Event, Phase, Quit, Reset, Snapshot, Stop, Task
 from holdfast.runtime.sequence import Sequence
-from holdfast.runtime.stages import Action, Child, End, Journal, Plan, Send, Stage
+from holdfast.runtime.stages import Action, Child, End, Journal, Plan, Save, Send, Stage
 
 S = 1_000_000_000
 M = TypeVar("M")
@@ -158,6 +158,15 @@ def test_a_task_can_be_ended_early(end: Any):
     play = Play(duration_s=None).run()
     assert play.wait(1000.0) == []
     assert sent(end(play), Stop)[0].latched is False
+
+
+@pytest.mark.parametrize("ask", [lambda play: play.signal(signal.SIGUSR2), lambda play: play.key("w")])
+def test_a_person_can_have_a_recording_at_any_time_and_nothing_else_changes(ask: Any):
+    for play in (Play(), Play().run()):
+        stage = play.sequence.stage
+        assert ask(play) == [Save()]
+        assert play.sequence.stage == stage
+    assert play.sequence.reason == ""
 
 
 def test_ending_a_task_twice_does_nothing_more():

@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.runtime.exit_codes import ExitCode
+from holdfast.runtime.recorder.in_supervisor import SupervisorRecorder
 from holdfast.runtime.stages import Child, Plan
 from holdfast.runtime.supervisor import RunLog, RunSetup, supervise
 
@@ -164,3 +166,23 @@ def test_sigusr1_goes_to_the_next_task(tmp_path: Path):
         signal.signal(signal.SIGUSR1, before)
     assert log.exit_code == ExitCode.FINISHED
     assert [task.outcome for task in log.tasks] == ["ended by SIGUSR1"] * 2
+
+
+def test_a_recording_asked_for_where_nothing_is_recorded_is_answered(tmp_path: Path):
+    class Asking(Lines):
+        def line(self, text: str) -> None:
+            super().line(text)
+            if "control: running" in text:
+                os.kill(os.getpid(), signal.SIGUSR2)
+
+    screen = Asking()
+    log = supervise(setup(tmp_path), screen)
+    assert log.exit_code == ExitCode.FINISHED
+    assert "supervisor: recorder: nothing is recorded in this run" in screen.lines
+
+
+def test_a_recorder_without_a_place_is_said_and_stops_nothing(tmp_path: Path):
+    screen = Lines()
+    without = replace(setup(tmp_path), recorder=SupervisorRecorder(problem="there is no place for the rings"))
+    assert supervise(without, screen).exit_code == ExitCode.FINISHED
+    assert "supervisor: recorder: there is no place for the rings" in screen.lines

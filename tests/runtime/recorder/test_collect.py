@@ -1,0 +1,233 @@
+"""Where rings lie, whose they are, and how they become one file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from holdfast.runtime.recorder import collect, folder
+from holdfast.runtime.recorder.collect import KEEP, new_path, own_files, recover, write_out
+from holdfast.runtime.recorder.folder import CONTROL_RING, RUN_FILE, RunFolder, dead_runs
+from holdfast.runtime.recorder.reading import read_recording
+
+from .tapes import Tape
+
+MB = 1_000_000
+
+
+pytestmark = pytest.mark.usefixtures("memory")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def rings(tmp_path: Path) -> Path:
+    return Tape(tmp_path / "rings").fly(20).beside().folder
+
+
+def left_behind(state: Path, rings: Path, run: dict | None = None) -> Path:
+    """The rings of a run whose processes have all died."""
+    made = RunFolder.create(state, MB)
+    shutil.copytree(rings, made.path, dirs_exist_ok=True)
+    (made.path / RUN_FILE).write_text(json.dumps(run or {}))
+    made.close()
+    return made.path
+
+
+# The folder
+
+
+def test_it_is_made_in_memory_for_us_alone(state: Path, memory: Path):
+    made = RunFolder.create(state, MB)
+    assert made.path.parent == memory
+    assert made.in_memory
+    for place in (made.path, memory):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert RunFolder.create(state, MB).path != made.path
+
+
+def test_without_room_in_memory_it_is_made_on_disk(
+    state: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As in a container whose /dev/shm is small."""
+    real = os.statvfs
+
+    class Full:
+        f_bavail, f_frsize = 1, 4096
+
+    monkeypatch.setattr(
+        folder.os, "statvfs", lambda path: real(path) if str(path).startswith(str(state)) else Full
+    )
+    assert RunFolder.create(state, MB).path.parent == state / "rings"
+    with pytest.raises(OSError, match="less than 1000000 MB"):
+        RunFolder.create(state, 10**12)
+
+
+def test_without_a_place_in_memory_it_is_made_in_the_state_folder(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(folder, "_in_memory", list)
+    made = RunFolder.create(state, MB)
+    assert made.path.parent == state / "rings"
+    assert not made.in_memory
+
+
+def test_a_place_that_others_can_write_to_is_not_trusted(state: Path, memory: Path):
+    memory.mkdir()
+    memory.chmod(0o777)
+    assert RunFolder.create(state, MB).path.parent != memory
+
+
+def test_a_link_in_its_place_is_not_followed(state: Path, memory: Path, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    memory.symlink_to(tmp_path / "elsewhere")
+    RunFolder.create(state, MB)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_while_any_process_of_a_run_lives_its_rings_are_not_touched(state: Path):
+    mine = RunFolder.create(state, MB)
+    child = RunFolder.join(mine.path)
+    assert not list(dead_runs(state))
+    mine.close()
+    assert not list(dead_runs(state)), "the child still lives"
+    child.close()
+    assert [dead.path for dead in dead_runs(state)] == [mine.path]
+
+
+def test_a_killed_process_holds_nothing(state: Path):
+    mine = RunFolder.create(state, MB)
+    script = (
+        "import sys, time; from pathlib import Path; from holdfast.runtime.recorder.folder import RunFolder\n"
+        "held = RunFolder.join(Path(sys.argv[1])); print(flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(mine.path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    mine.close()
+    assert not list(dead_runs(state))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert [dead.path for dead in dead_runs(state)] == [mine.path]
+
+
+def test_two_starts_do_not_recover_the_same_run(state: Path, rings: Path):
+    path = left_behind(state, rings)
+    for dead in dead_runs(state):
+        fd = os.open(path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+        assert dead.path == path
+
+
+def test_a_child_whose_folder_is_gone_is_told(state: Path):
+    made = RunFolder.create(state, MB)
+    made.remove()
+    with pytest.raises(FileNotFoundError):
+        RunFolder.join(made.path)
+
+
+# One file
+
+
+def test_a_file_has_all_rings_and_what_ran(rings: Path, tmp_path: Path):
+    target = tmp_path / "made" / "on" / "demand" / "x.flight"
+    write_out(rings, target)
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == sorted(path.name for path in rings.iterdir())
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert os.listdir(target.parent) == ["x.flight"], "no temporary file is left"
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(
+    rings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target = tmp_path / "files" / "x.flight"
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(collect.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_out(rings, target)
+    assert not list(target.parent.iterdir())
+
+
+def test_the_newest_are_kept_and_files_of_others_are_left_alone(rings: Path, tmp_path: Path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for i in range(KEEP + 5):
+        (files / f"20250101T0000{i:02d}Z-stalled.flight").touch()
+    (files / "mine.flight").touch()
+    (files / "20200101T000000Z-notes.txt").touch()
+    target = new_path(files, "policy_lost")
+    write_out(rings, target)
+    assert own_files(files)[-1] == target
+    assert len(own_files(files)) == KEEP
+    assert own_files(files)[0].name == "20250101T000006Z-stalled.flight"
+    assert (files / "mine.flight").exists()
+    assert (files / "20200101T000000Z-notes.txt").exists()
+
+
+def test_names_are_safe_and_never_taken_twice(tmp_path: Path):
+    first = new_path(tmp_path, "../Odd code")
+    first.touch()
+    second = new_path(tmp_path, "../Odd code")
+    assert first.parent == second.parent == tmp_path
+    assert first != second
+    assert first.name.endswith("Z-___odd_code.flight")
+    assert own_files(tmp_path) == [first]
+
+
+# After everything was killed
+
+
+def test_the_rings_of_a_dead_run_are_written_out_and_removed(state: Path, rings: Path, tmp_path: Path):
+    path = left_behind(state, rings, {"pid": 7})
+    (found,) = recover(state, tmp_path / "files")
+    assert found.path is not None
+    assert "killed" in found.path.name
+    assert str(found.path) in found.text
+    recording = read_recording(found.path)
+    assert len(recording.ticks) == 21
+    assert recording.run == {"pid": 7}
+    assert not path.exists()
+    assert recover(state, tmp_path / "files") == []
+
+
+def test_they_go_where_the_dead_run_wanted_them(state: Path, rings: Path, tmp_path: Path):
+    left_behind(state, rings, {"recordings": str(tmp_path / "wanted")})
+    (found,) = recover(state, tmp_path / "files")
+    assert found.path is not None
+    assert found.path.parent == tmp_path / "wanted"
+
+
+def test_where_they_cannot_be_written_they_stay(state: Path, rings: Path, tmp_path: Path):
+    (tmp_path / "files").touch()
+    path = left_behind(state, rings)
+    (found,) = recover(state, tmp_path / "files")
+    assert found.path is None
+    assert str(path) in found.text
+    assert path.exists()
+
+
+def test_a_run_that_died_before_control_began_leaves_no_file(state: Path, rings: Path, tmp_path: Path):
+    path = left_behind(state, rings)
+    (path / CONTROL_RING).unlink()
+    assert recover(state, tmp_path / "files") == []
+    assert not path.exists()
