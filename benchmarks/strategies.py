@@ -56,8 +56,8 @@ class Cell:
     """One condition."""
 
     scene: str
-    delay: int
-    """In steps."""
+    delay_ms: int
+    """Age of an observation when its chunk arrives."""
     strategy: str
     at_start_pose: bool = False
     """The arm begins exactly at the start pose instead of somewhere near it."""
@@ -76,7 +76,6 @@ class Result:
     """Many attempts under one condition."""
 
     scene: str
-    delay: int
     delay_ms: int
     strategy: str
     attempts: int
@@ -124,12 +123,11 @@ def evaluate(path: Path, cell: Cell, seeds: Sequence[int]) -> Result:
     else:
         loop = SimulatedLoop(policy, strategy=cell.strategy)
     scene = SCENES[cell.scene]
-    delay_ms = round(cell.delay * policy.dt_s * 1e3)
     attempts = [
         loop.attempt(
             seed,
             scene.task,
-            delay_ms=(delay_ms, delay_ms),
+            delay_ms=(cell.delay_ms, cell.delay_ms),
             judge=lambda verdict: verdict.success or verdict.wrong_object,
             carousel_rad_s=CAROUSEL_RAD_S if scene.turning else 0.0,
             at_start_pose=cell.at_start_pose,
@@ -146,8 +144,7 @@ def evaluate(path: Path, cell: Cell, seeds: Sequence[int]) -> Result:
     waiting = sum(int(trace.waiting.sum()) for trace in traces)
     return Result(
         scene=cell.scene,
-        delay=cell.delay,
-        delay_ms=delay_ms,
+        delay_ms=cell.delay_ms,
         strategy=cell.strategy,
         attempts=len(attempts),
         successes=len(successes),
@@ -218,7 +215,7 @@ def outcome_table(rows: Sequence[Result]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        reference = next((o for o in rows if o.delay == r.delay and o.strategy == REFERENCE), None)
+        reference = next((o for o in rows if o.delay_ms == r.delay_ms and o.strategy == REFERENCE), None)
         success, less = _against(r, reference)
         lines.append(
             f"| {r.delay_ms} | {r.strategy} | {r.successes}/{r.attempts} | {r.low:.0%} to {r.high:.0%} "
@@ -294,7 +291,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         if not args.policy.exists():
             raise PolicyError(f"{args.policy} does not exist; give a checkpoint or a bundle")
-        load_policy(args.policy)
+        step_ms = round(load_policy(args.policy).dt_s * 1e3)
     except PolicyError as error:
         print(f"vla-bench strategies: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -307,7 +304,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"vla-bench strategies: {reason}", file=sys.stderr)
         return EXIT_USAGE
     cells = [
-        Cell(scene, delay, strategy)
+        Cell(scene, delay * step_ms, strategy)
         for scene in args.scene or SCENES
         for delay in args.delay or DELAYS
         for strategy in args.strategy or NAMES

@@ -26,7 +26,7 @@ SEEDS = range(FIRST_SEED, FIRST_SEED + 2)
 def result(strategy: str, **changes: object) -> Result:
     jumps: dict[str, Jump] = {kind: Jump(0.01, 0.02) for kind in strategies.KINDS}
     made = Result(
-        "carousel", 4, 200, strategy, 100, 60, 0.5, 0.69, 3, 2.0, 200.0, 5.0, 400.0, jumps, jumps, 290.0, 0.0,
+        "carousel", 200, strategy, 100, 60, 0.5, 0.69, 3, 2.0, 200.0, 5.0, 400.0, jumps, jumps, 290.0, 0.0,
         1.0, 0,
     )  # fmt: skip
     return replace(made, **changes)
@@ -39,13 +39,13 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_a_cell_depends_on_its_seeds_only():
-    cell = Cell("carousel", 2, "newest")
+    cell = Cell("carousel", 100, "newest")
     assert evaluate(MODEL, cell, SEEDS) == evaluate(MODEL, cell, SEEDS)
 
 
 @pytest.mark.parametrize("strategy", NAMES)
 def test_every_strategy_picks_up_a_still_cube_under_latency(strategy: str):
-    found = evaluate(MODEL, Cell("static", 2, strategy), SEEDS)
+    found = evaluate(MODEL, Cell("static", 100, strategy), SEEDS)
     assert found.successes >= 1
     assert found.stops == 0
     assert 0 < found.jerk_rad_s3 <= found.max_jerk_rad_s3 <= 400 * 1.001, "the limit of sim_arm.yaml"
@@ -53,13 +53,13 @@ def test_every_strategy_picks_up_a_still_cube_under_latency(strategy: str):
 
 
 def test_a_policy_that_waits_for_its_inference_has_nothing_to_follow_meanwhile():
-    assert evaluate(MODEL, Cell("static", 4, "sequential"), SEEDS).waiting > 0.2
-    assert evaluate(MODEL, Cell("static", 4, "newest"), SEEDS).waiting == 0
+    assert evaluate(MODEL, Cell("static", 200, "sequential"), SEEDS).waiting > 0.2
+    assert evaluate(MODEL, Cell("static", 200, "newest"), SEEDS).waiting == 0
 
 
 def test_a_chunk_entered_late_does_not_jump_back_in_time():
     """What the naive baseline does: every chunk from its first action on, which was meant for the past."""
-    newest, naive = (evaluate(MODEL, Cell("carousel", 4, name), SEEDS) for name in ("newest", "naive"))
+    newest, naive = (evaluate(MODEL, Cell("carousel", 200, name), SEEDS) for name in ("newest", "naive"))
     assert naive.target_jumps["position"].mean > 1.3 * newest.target_jumps["position"].mean
 
 
@@ -83,7 +83,10 @@ def test_the_verb_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture
     words = ["-n", "1", "--scene", "carousel", "--delay", "0", "--delay", "2", "--strategy", "newest"]
     assert strategies.main(arguments(str(MODEL), *words, "--plot", str(plot), "--json")) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [(cell["delay"], cell["strategy"]) for cell in document["cells"]] == [(0, "newest"), (2, "newest")]
+    assert [(cell["delay_ms"], cell["strategy"]) for cell in document["cells"]] == [
+        (0, "newest"),
+        (100, "newest"),
+    ]
     assert document["environment"]["cpus"] >= 1
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
