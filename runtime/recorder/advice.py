@@ -51,7 +51,7 @@ ADVICE: tuple[Advice, ...] = (
         ("non_finite",),
         "the policy produced NaN or infinity: precision, or an input that it was never trained on",
     ),
-    Advice(("chunk_bad",), "the policy process sent what its bundle does not say: export the bundle again"),
+    Advice(("chunk_bad",), "the text says what is wrong: shape or step, export the bundle again; stamps, the camera's clock"),
     Advice(
         ("following_error", "stalled", "not_reached", "load"),
         "what blocks the joint that is named; a weak supply; the gains",
@@ -70,7 +70,7 @@ ADVICE: tuple[Advice, ...] = (
         ("supervisor_lost", "supervisor_silent"),
         "vla-run itself was killed or suspended (Ctrl-Z suspends it); `dmesg` for memory that ran out",
     ),
-    Advice(("requested",), "the space bar was pressed, or control got a signal"),
+    Advice(("requested",), "a person pressed the space bar, or vla-run asked for it; the text says which"),
     Advice(
         ("internal",),
         "an error of Holdfast itself: its traceback is in control's log; please report it with the recording",

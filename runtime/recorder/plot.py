@@ -240,7 +240,8 @@ def _draw_ages(account: Account, axes: Axes) -> None:
     axes.set_ylabel("age\n[ms]", rotation=0, ha="right", va="center", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(True, color="#dddddd", lw=0.5)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=5, fontsize=8, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=5, fontsize=8, frameon=False)
 
 
 def _thumbnails(account: Account) -> list[list[FrameRecord]]:
