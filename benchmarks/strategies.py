@@ -19,7 +19,6 @@ import numpy as np
 
 from ..runtime.arguments import seed_number, whole_number
 from ..runtime.control.strategies import STRATEGIES
-from ..runtime.report import environment
 from .intervals import difference, wilson
 from .motion import Trace, command_jumps, jerk, target_jumps
 
@@ -315,6 +314,8 @@ def main(args: argparse.Namespace) -> int:
 
         draw(results, args.plot)
     if args.json:
+        from ..runtime.report import environment
+
         document = {
             "policy": str(args.policy),
             "seed": args.seed,
