@@ -26,7 +26,9 @@ PURE = (
     "requests",
     "settle",
     "smoother",
+    "spline",
     "state",
+    "strategies",
     "watch",
 )
 """Modules of runtime/control that have neither clock nor I/O; nor has what they use of it."""

@@ -74,7 +74,8 @@ def clamp_target(target: Target, measured: Sequence[float], config: CoreConfig) 
         low, high = config.low[i] + config.margin[i], config.high[i] - config.margin[i]
         wanted, velocity = target.position[i], target.velocity[i]
         position = low if wanted < low else high if wanted > high else wanted
-        if position != wanted:
+        if position != wanted and not (config.gripper[i] and config.low[i] <= wanted <= config.high[i]):
+            # A gripper is often asked to close fully; the margin that it keeps is not worth a remark.
             reasons.append((name, "position"))
         behind, ahead = measured[i] - config.lead[i], measured[i] + config.lead[i]
         capped = behind if position < behind else ahead if position > ahead else position

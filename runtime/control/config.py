@@ -10,6 +10,10 @@ from .deadlines import check_reactions
 from .smoother import KinematicLimits
 from .strategies import DEFAULT
 
+GRIPPER_MARGIN = 0.5
+"""Percent of its range that a gripper keeps from either end: a command that came to rest at the very end
+would swing over it by a few hundredths, which is a protective stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoreConfig:
@@ -84,7 +88,7 @@ def core_config(
         gripper=tuple(joint.gripper for joint in joints),
         low=tuple(low for low, _ in reachable),
         high=tuple(high for _, high in reachable),
-        margin=tuple(0.0 if joint.gripper else margin for joint in joints),
+        margin=tuple(GRIPPER_MARGIN if joint.gripper else margin for joint in joints),
         kinematic=KinematicLimits(
             tuple(joint.limits.velocity for joint in joints),
             tuple(joint.limits.acceleration for joint in joints),

@@ -9,7 +9,6 @@ which continues the commanded state of the tick before: a state from which braki
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from ...drivers.types import JointState
 from ..messages import Chunk, Phase
@@ -20,7 +19,7 @@ from .executor import Target, path_of
 from .requests import take_requests
 from .settle import at_rest, settle
 from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
-from .state import Condition, CoreState, Inbox, Note, Output, StopRecord
+from .state import Condition, CoreState, Inbox, Note, Output, StopRecord, replace
 from .strategies import STRATEGIES
 from .watch import watch
 
@@ -257,8 +256,10 @@ class ControlCore:
                 state = self._count_clamps(state, clamped.reasons, notes)
                 target = clamped.target
             try:
-                # A pose is approached in the shortest time, a path with a constant lookahead.
-                duration_s = LOOKAHEAD_S if state.phase == Phase.RUN else 0.0
+                # A pose is approached in the shortest time, as is the end of a sequential chunk: the policy
+                # waits for the arm to stand. A path is followed with a constant lookahead.
+                on_path = state.execution is not None and now_ns <= state.execution.end_ns
+                duration_s = LOOKAHEAD_S if state.phase == Phase.RUN and on_path else 0.0
                 after = self.smoother.toward(before, target.position, target.velocity, duration_s)
                 violation = chain.check_setpoint(before, after, self.config, self.smoother)
                 refused = Condition(violation.code, violation.text) if violation else None

@@ -46,6 +46,8 @@ class KinematicLimits:
 
 LOOKAHEAD_S = 0.1
 """How far ahead on the path the smoother aims. Longer: smoother, but corners are cut more."""
+_NUDGES = (1e-9, 1e-6)
+"""Relative: far below what any check of a setpoint can see."""
 _GOOD = (ruckig.Result.Working, ruckig.Result.Finished)
 
 
@@ -80,8 +82,9 @@ class Smoother:
     ) -> Motion:
         """One tick on the way to `target` with `target_velocity`, to be there in `duration_s` (0: at once).
 
-        What cannot be reached in that time is approached in the shortest time. Raises `SmootherError` for
-        values that are not finite or a state that violates the limits.
+        What cannot be reached in that time is approached in the shortest time. A joint for which Ruckig finds
+        no path (its search has gaps at distances of nanometres) brakes in this tick. Raises `SmootherError`
+        for values that are not finite or a state that violates the limits.
         """
         path, dt_s, minimum = self._path, self._dt_s, duration_s if duration_s > 0 else None
         position, velocity, acceleration = [], [], []
@@ -101,7 +104,10 @@ class Smoother:
             request.target_position = [wanted]
             request.target_velocity = [_without_run_up(p, v, wanted, wanted_velocity, *limits)]
             request.minimum_duration = minimum
-            _calculate(self._single, request, path)
+            try:
+                _calculate(self._single, request, path)
+            except SmootherError:
+                self._brake_one(request, path)
             after = path.at_time(dt_s)
             position.append(after[0][0])
             velocity.append(after[1][0])
@@ -118,6 +124,14 @@ class Smoother:
         # Joints that rest before the last one does, stay where they are.
         position, _, _ = path.at_time(path.duration)
         return tuple(position)
+
+    def _brake_one(self, request: ruckig.InputParameter, path: ruckig.Trajectory) -> None:
+        request.control_interface = ruckig.ControlInterface.Velocity
+        request.target_velocity = [0.0]
+        try:
+            _calculate(self._single, request, path)
+        finally:
+            request.control_interface = ruckig.ControlInterface.Position
 
     def _braked(self, motion: Motion) -> ruckig.Trajectory:
         request = self._braking
@@ -165,12 +179,28 @@ def _request(limits: KinematicLimits, first: int, end: int) -> ruckig.InputParam
 
 
 def _calculate(otg: ruckig.Ruckig, request: ruckig.InputParameter, path: ruckig.Trajectory) -> None:
+    """Fills `path`. Where a phase of the shortest path vanishes to the last bit, Ruckig sometimes finds none
+    for a rounding error: it is asked again with a jerk limit that is a hair lower."""
+    problem = _attempt(otg, request, path)
+    if problem is None:
+        return
+    jerk = request.max_jerk
+    for nudge in _NUDGES:
+        request.max_jerk = [value * (1 - nudge) for value in jerk]
+        again = _attempt(otg, request, path)
+        request.max_jerk = jerk
+        if again is None:
+            return
+    raise SmootherError(f"no trajectory within the limits: {problem}")
+
+
+def _attempt(otg: ruckig.Ruckig, request: ruckig.InputParameter, path: ruckig.Trajectory) -> str | None:
+    """What went wrong, if anything did."""
     try:
         result = otg.calculate(request, path)
     except ruckig.RuckigError as error:
-        raise SmootherError(f"no trajectory within the limits: {error}") from error
-    if result not in _GOOD:
-        raise SmootherError(f"no trajectory within the limits: {result}")
+        return str(error)
+    return None if result in _GOOD else str(result)
 
 
 def _finite(

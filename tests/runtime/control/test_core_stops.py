@@ -145,7 +145,7 @@ def test_after_a_stop_nothing_moves_until_a_person_resets_and_arms() -> None:
     assert bench.state.phase == Phase.HOLD
     bench.tick(Inbox(arm=arm(back=True, follow=False)))
     bench.run(300)
-    assert bench.setpoints[-1] == pytest.approx((0.0, 0.0, 0.0), abs=2e-3)
+    assert bench.setpoints[-1] == pytest.approx((0.0, 0.0, 0.5), abs=2e-3)
     assert "at_start" in bench.codes()
 
 
@@ -182,7 +182,7 @@ def test_quitting_parks_and_releases() -> None:
         # Losing the policy, or its chunks, changes nothing any more.
         finish = bench.tick(Inbox(conditions=(Condition("policy_lost", "ended"),))).finish
     assert finish == "release"
-    assert bench.setpoints[-1] == pytest.approx((0.0, -0.5, 0.0), abs=2e-3)
+    assert bench.setpoints[-1] == pytest.approx((0.0, -0.5, 0.5), abs=2e-3)
     assert not bench.state.latched
 
 

@@ -20,6 +20,9 @@ from holdfast.runtime.control.latch import LatchFile
 from holdfast.runtime.control.loop import ControlLoop
 from holdfast.runtime.messages import Arm as ArmMessage
 from holdfast.runtime.messages import Event, Quit
+from holdfast.runtime.recorder.in_control import ControlRecorder
+from holdfast.runtime.recorder.reading import read_recording
+from holdfast.runtime.recorder.replay import replay
 
 from .world import MS, config, joint_state
 
@@ -96,6 +99,7 @@ def scene(tmp_path: Path) -> Scene:
     gate = FeetechGate()
     arm = FakeArm(gate)
     options = Options("serial:/dev/fake", False, False, (0.05, 0.05, 5.0), lambda resting: {})
+    (tmp_path / "rings").mkdir()
     loop = ControlLoop(
         ControlCore(config()),
         arm,  # pyright: ignore[reportArgumentType]
@@ -104,6 +108,7 @@ def scene(tmp_path: Path) -> Scene:
         Channel(theirs_p, 1),
         LatchFile(tmp_path / "latch.json"),
         options,
+        flight=ControlRecorder.open(tmp_path / "rings", config()),
     )
     return Scene(loop, arm, Channel(ours_s, 1), Channel(ours_p, 1))
 
@@ -192,3 +197,51 @@ def test_torque_that_cannot_be_taken_back_at_the_end_is_said_and_latched(scene: 
     assert any(event.startswith("held") for event in events)
     assert not any(event.startswith("released") for event in events)
     assert "release_failed" in (scene.loop.latch.reason() or "")
+
+
+# The flight recorder
+
+
+def test_what_is_recorded_repeats_even_where_an_error_of_our_own_ended_it(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    read = scene.arm.read
+
+    def breaks_now_and_then() -> JointState:
+        if len(scene.arm.written) % 7 == 6:
+            scene.arm.written.append(scene.arm.written[-1])
+            raise RuntimeError("a bug")
+        return read()
+
+    scene.arm.read = breaks_now_and_then  # pyright: ignore[reportAttributeAccessIssue]
+    assert scene.loop.run() == "hold"
+    recording = read_recording(tmp_path / "rings")
+    assert replay(recording).identical
+    written = [tick.output.setpoint for tick in recording.ticks if tick.output.setpoint is not None]
+    assert set(scene.arm.written) <= set(written)
+    assert any(tick.slot_ns == 0 for tick in recording.ticks), "the steps after the error are there"
+    assert recording.ticks[-1].phase == scene.loop.state.phase
+
+
+def test_a_recorder_that_fails_is_said_and_the_arm_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(kind: int, stamp_ns: int, payload: bytes) -> None:
+        raise ValueError("no ring")
+
+    monkeypatch.setattr(scene.loop.flight.writer, "write", fails)
+    scene.arm.at = (0.0, -0.5, 0.0)
+    scene.supervisor.send(ArmMessage(1, False, False, 300 * MS, 300 * MS))
+    energise = scene.arm.energise
+
+    def then_quit() -> None:
+        energise()
+        scene.supervisor.send(Quit(park=True))
+
+    scene.arm.energise = then_quit  # pyright: ignore[reportAttributeAccessIssue]
+    assert scene.loop.run() == "release"
+    events = scene.events()
+    assert "recorder: nothing more is recorded here: ValueError: no ring" in events
+    assert any(event.startswith("released") for event in events)
+    assert not scene.loop.crashed

@@ -89,3 +89,21 @@ def test_any_sequence_of_targets_keeps_the_limits_and_braking_ends_where_it_said
         motion = made.brake(motion)
     assert motion.position[0] == pytest.approx(rest, abs=1e-6)
     assert motion.velocity[0] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("position", "velocity", "acceleration"),
+    [((0.5151624290037654, -0.2751166666666665, 98.66666666666667), (1.6250000000000002, -1.9850000000000003,
+      -50.00000000000014), (-15.0, -2.9999999999999627, -2000.0)),
+     ((0.0, 0.0, 63.666666666666664), (0.0, 0.0, 150.0), (0.0, 0.0, -2000.0))],
+)  # fmt: skip
+def test_a_state_on_a_limit_to_the_last_bit_is_continued(
+    position: tuple[float, ...], velocity: tuple[float, ...], acceleration: tuple[float, ...]
+) -> None:
+    """Found by playing random chunks: Ruckig refuses these states for a rounding error, which was a stop."""
+    limits = KinematicLimits((2.0, 2.0, 300.0), (15.0, 15.0, 2000.0), (300.0, 300.0, 40000.0))
+    smoother = Smoother(limits, 0.01)
+    motion = Motion(position, velocity, acceleration)
+    for after in (smoother.brake(motion), smoother.toward(motion, (0.6, -0.3, 99.5), (0.0, 0.0, 0.0))):
+        for a, b, jerk in zip(after.acceleration, acceleration, limits.jerk, strict=True):
+            assert abs(a - b) <= jerk * 0.01 * 1.0001

@@ -21,7 +21,7 @@ def config(**changes: object) -> CoreConfig:
         gripper=(False, False, True),
         low=(-1.0, -1.5, 0.0),
         high=(1.0, 1.5, 100.0),
-        margin=(0.01, 0.01, 0.0),
+        margin=(0.01, 0.01, 0.5),
         kinematic=KinematicLimits((2.0, 2.0, 300.0), (15.0, 15.0, 2000.0), (300.0, 300.0, 40000.0)),
         lead=(0.3, 0.3, 101.0),
         following_error=(0.4, 0.4, 102.0),
@@ -83,6 +83,8 @@ class Bench:
     arm_at: tuple[float, ...] = (0.2, -0.3, 10.0)
     setpoints: list[tuple[float, ...]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    last_target: tuple[float, ...] | None = None
+    """What the strategy asked for in the last tick."""
     beats: bool = True
     """Whether supervisor and policy send heartbeats."""
 
@@ -104,6 +106,7 @@ class Bench:
         sample = {"velocity": velocity, **sample}
         joint = replace(joint_state(self.arm_at, self.now_ns - MS), **sample) if bus else None  # pyright: ignore
         self.state, output = self.core.step(self.state, self.now_ns, joint, inbox)
+        self.last_target = output.target
         if output.setpoint is not None:
             self.setpoints.append(output.setpoint)
             if self.arm_follows:
