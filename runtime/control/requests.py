@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 from ..messages import Phase
 from . import chain
 from .config import CoreConfig
 from .smoother import Motion
-from .state import CoreState, Inbox, Note, StopRecord
+from .state import CoreState, Inbox, Note, StopRecord, replace
 
 _MOVING = (Phase.RETURN, Phase.RUN, Phase.STOPPING)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..messages import Phase
 from .config import CoreConfig
 from .deadlines import ARRIVAL_NS, EASE_WAIT_NS, SETTLED_NS
 from .requests import begin_return
 from .smoother import Motion
-from .state import Condition, CoreState, Finish, Note
+from .state import Condition, CoreState, Finish, Note, replace
 
 _REST = 1e-6
 """Velocities and accelerations below this count as rest."""
@@ -33,7 +31,9 @@ def settle(
     """The next state; how the run ends, if it does; whether to release now (category 1); a condition."""
     assert state.motion is not None
     if not at_rest(state.motion):
-        return replace(state, at_goal_ns=0, settled_ns=0), None, False, None
+        if state.at_goal_ns or state.settled_ns:
+            state = replace(state, at_goal_ns=0, settled_ns=0)
+        return state, None, False, None
     if state.phase == Phase.RETURN:
         state, there = _arrival(state, config, now_ns)
         if state.at_goal_ns and not there and now_ns - state.at_goal_ns > ARRIVAL_NS:
