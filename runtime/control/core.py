@@ -256,8 +256,10 @@ class ControlCore:
                 state = self._count_clamps(state, clamped.reasons, notes)
                 target = clamped.target
             try:
-                # A pose is approached in the shortest time, a path with a constant lookahead.
-                duration_s = LOOKAHEAD_S if state.phase == Phase.RUN else 0.0
+                # A pose is approached in the shortest time, as is the end of a sequential chunk: the policy
+                # waits for the arm to stand. A path is followed with a constant lookahead.
+                on_path = state.execution is not None and now_ns <= state.execution.end_ns
+                duration_s = LOOKAHEAD_S if state.phase == Phase.RUN and on_path else 0.0
                 after = self.smoother.toward(before, target.position, target.velocity, duration_s)
                 violation = chain.check_setpoint(before, after, self.config, self.smoother)
                 refused = Condition(violation.code, violation.text) if violation else None
