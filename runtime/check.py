@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from ..drivers.arm import CheckRow, open_arm
 from ..drivers.cameras.open import open_camera
 from ..drivers.errors import DriverError
 from ..drivers.robots.schema import Joint
+from ..drivers.types import Camera
 from ..drivers.units import JointUnits
 from .bundle.contract import check_contract
 from .bundle.last import state_folder
@@ -22,12 +23,14 @@ from .control.deadlines import START_PERCENT, START_TOLERANCE
 from .control.gate import FeetechGate
 from .control.latch import LatchFile
 from .exit_codes import ExitCode, Refused
-from .policy.config import PolicyConfig, frame_age_limit_ns
-from .policy.process import LOAD_ERRORS, load_program
+from .policy.config import PolicyConfig
+from .policy.frame_timing import FrameTiming, measure_camera, slowest
+from .policy.process import LOAD_ERRORS, describe_frames, load_program, measure_inference
 from .resolve import Resolved, resolve
 from .run import make_setup, wishes_of
+from .schedulability import schedule
+from .stages import Plan
 
-CAMERA_SECONDS = 1.0
 PROBE_SECONDS = 30.0
 _MIN_FPS = 5.0
 
@@ -54,15 +57,11 @@ def check(args: argparse.Namespace) -> int:
             [Row("resolve", "bundle, task, robot and cameras that fit", "refused", False, str(error))], args
         )
         return ExitCode.REFUSED
-    configs = make_setup(args, resolved).configs
-    policy, p99_s = _policy_row(PolicyConfig.model_validate(configs["policy"]))
-    rows = [*_choice_rows(resolved), *_contract_rows(resolved, p99_s), policy]
-    action = resolved.bundle.spec.action
-    limit_ms = frame_age_limit_ns(action.steps * action.dt_s) / 1e6
-    for name, source in resolved.cameras.items():
-        rows.append(_camera_row(name, source, limit_ms))
+    setup = make_setup(args, resolved)
+    rows = [*_choice_rows(resolved), *_contract_rows(resolved)]
+    rows += _policy_rows(PolicyConfig.model_validate(setup.configs["policy"]), resolved, setup.plan)
     rows += [*_arm_rows(args, resolved), *_limit_rows(resolved)]
-    rows += _real_time_rows(args.rt, configs["control"]["cpu"])
+    rows += _real_time_rows(args.rt, setup.configs["control"]["cpu"])
     _show(rows, args)
     return ExitCode.FINISHED if all(row.ok for row in rows) else ExitCode.REFUSED
 
@@ -74,7 +73,7 @@ def _choice_rows(resolved: Resolved) -> Iterator[Row]:
     yield Row("bundle files", "size and sha256 as listed", f"{len(bundle.spec.files)} verified", True)
 
 
-def _contract_rows(resolved: Resolved, p99_s: float | None) -> Iterator[Row]:
+def _contract_rows(resolved: Resolved) -> Iterator[Row]:
     rows = check_contract(
         resolved.bundle.spec,
         resolved.robot,
@@ -85,36 +84,52 @@ def _contract_rows(resolved: Resolved, p99_s: float | None) -> Iterator[Row]:
         yield Row(row.what, row.bundle, row.robot, row.ok, "" if row.ok else row.fix)
 
 
-def _policy_row(config: PolicyConfig) -> tuple[Row, float | None]:
-    """The self-test, and the measured p99 of an inference (s), once there is one."""
+def _policy_rows(config: PolicyConfig, resolved: Resolved, plan: Plan) -> Iterator[Row]:
+    """The self-test, the cameras, and with what both take: whether the policy is fast enough."""
+    program = None
     try:
-        _, details = load_program(config)
+        program, details = load_program(config)
+        yield Row(
+            "self-test",
+            f"at most {details['self_test_tolerance']:.3g}",
+            f"{details['self_test_max_abs']:.3g} ({details['backend']})",
+            True,
+        )
     except LOAD_ERRORS as error:
-        return Row("policy", "loads and passes its self-test", "refused", False, str(error)), None
-    row = Row(
-        "self-test",
-        f"at most {details['self_test_tolerance']:.3g}",
-        f"{details['self_test_max_abs']:.3g} ({details['backend']})",
-        True,
-    )
-    return row, details["inference_p99_ms"] / 1e3
+        yield Row("policy", "loads and passes its self-test", "refused", False, str(error))
+    limit_ms = plan.timing.frame_age_limit_s * 1e3
+    running: list[Camera] = []
+    timings: list[FrameTiming | None] = []
+    try:
+        for name, source in resolved.cameras.items():
+            running.append(open_camera(f"{name}={source}"))
+            row, timing = _camera_row(running[-1], limit_ms)
+            timings.append(timing)
+            yield row
+        if program is not None:
+            # With the cameras running, as in a run.
+            yield _schedule_row(plan, measure_inference(program), describe_frames(slowest(timings)))
+    except LOAD_ERRORS as error:
+        yield Row("inference", "runs", "refused", False, str(error))
+    finally:
+        for camera in running:
+            camera.close()
 
 
-def _camera_row(name: str, source: str, limit_ms: float) -> Row:
+def _camera_row(camera: Camera, limit_ms: float) -> tuple[Row, FrameTiming | None]:
+    """Starts a camera and looks at it; the caller closes it."""
+    what = f"camera {camera.name}"
     expected = f"pictures, at least {_MIN_FPS:g} a second, at most {limit_ms:.0f} ms old"
-    camera = open_camera(f"{name}={source}")
     try:
         camera.start()
         first = camera.latest()
-        time.sleep(CAMERA_SECONDS)
+        timing = measure_camera(camera)
         last = camera.latest()
         age_ms = (time.monotonic_ns() - last.stamp_ns) / 1e6 if last else 0.0
     except DriverError as error:
-        return Row(f"camera {name}", expected, "none", False, str(error))
-    finally:
-        camera.close()
+        return Row(what, expected, "none", False, str(error)), None
     if first is None or last is None or last.sequence == first.sequence:
-        return Row(f"camera {name}", expected, "no new picture", False, "check that the camera streams")
+        return Row(what, expected, "no new picture", False, "check that the camera streams"), None
     fps = (last.sequence - first.sequence) / ((last.arrival_ns - first.arrival_ns) / 1e9)
     height, width = last.image.shape[:2]
     ok = fps >= _MIN_FPS and age_ms <= limit_ms
@@ -122,7 +137,17 @@ def _camera_row(name: str, source: str, limit_ms: float) -> Row:
         f"{width}x{height}, {fps:.1f} a second, {age_ms:.0f} ms old, stamped by {last.stamp_source.value}"
     )
     fix = "" if ok else "more light, a smaller picture, or a better link"
-    return Row(f"camera {name}", expected, actual, ok, fix)
+    return Row(what, expected, actual, ok, fix), timing
+
+
+def _schedule_row(plan: Plan, inference: Mapping[str, float], frames: Mapping[str, float | None]) -> Row:
+    """As the run will judge it."""
+    timing = plan.timing.with_measured(
+        inference["inference_p99_ms"] / 1e3, frames["frame_period_ms"], frames["frame_latency_ms"]
+    )
+    found = schedule(timing, plan.strategy)
+    expected = "a chunk lasts until the next one is there" if found.holds_s == 0 else "any: the arm holds"
+    return Row(f"schedule ({plan.strategy})", expected, "\n".join(found.lines), found.ok, found.problem)
 
 
 def _arm_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:

@@ -7,22 +7,29 @@ above the true one, whatever the number of samples, and memory never grows.
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from .messages import Histogram
 
 GROWTH = 1.04
 FIRST_NS = 1_000
 BUCKETS = 2 + math.ceil(math.log(10_000_000) / math.log(GROWTH))
+WINDOW_S = 10
+"""Seconds in which overruns of a budget are counted."""
 _SCALE = 1.0 / math.log(GROWTH)
 
 
 class Recorder:
     """Collects durations of one stage (ns) and turns them into a `Histogram` message."""
 
-    __slots__ = ("buckets", "count", "max_ns", "min_ns", "stage", "sum_ns")
+    __slots__ = ("_marks", "buckets", "budget_ns", "count", "max_ns", "min_ns", "over", "stage", "sum_ns")
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, budget_ns: int = 0) -> None:
+        """`budget_ns`: longer durations are counted as overruns; 0 for none."""
         self.stage = stage
+        self.budget_ns = budget_ns
+        self.over = 0
+        self._marks: deque[tuple[int, int]] = deque([(0, 0)], maxlen=WINDOW_S + 1)
         self.buckets = [0] * BUCKETS
         self.count = 0
         self.sum_ns = 0
@@ -37,9 +44,33 @@ class Recorder:
         self.max_ns = max(self.max_ns, duration_ns)
         self.count += 1
         self.sum_ns += duration_ns
+        if duration_ns > self.budget_ns > 0:
+            self.over += 1
+
+    def second(self) -> Histogram:
+        """To be called once a second: the message, and the window moves on."""
+        self._marks.append((self.count, self.over))
+        return self.message()
+
+    def restart_window(self) -> None:
+        """Forgets the overruns in the window; the totals stay."""
+        self._marks.clear()
+        self._marks.append((self.count, self.over))
 
     def message(self) -> Histogram:
-        return Histogram(self.stage, self.count, self.sum_ns, self.min_ns, self.max_ns, tuple(self.buckets))
+        count, over = self._marks[0]
+        return Histogram(
+            self.stage,
+            self.count,
+            self.sum_ns,
+            self.min_ns,
+            self.max_ns,
+            tuple(self.buckets),
+            self.budget_ns,
+            self.over,
+            self.count - count,
+            self.over - over,
+        )
 
 
 def percentile_ns(histogram: Histogram, fraction: float) -> int:

@@ -120,6 +120,9 @@ def plain_line(run: RunLog, elapsed_s: float) -> str:
             f"missed {snapshot.missed}/{snapshot.ticks}, starved {snapshot.starved}, "
             f"clamped {snapshot.clamped}, chunk age {snapshot.chunk_age_ns / 1e6:.0f} ms"
         )
+        over = _over_budget(run)
+        if over:
+            parts.append(f"over budget: {over}")
     return " | ".join(parts)
 
 
@@ -136,10 +139,11 @@ def render(run: RunLog, robot: Robot) -> Group:
     if snapshot is None:
         return Group(head)
     head.add_row("phase", Phase(snapshot.phase).name.lower())
+    worst_at_s = max(0, snapshot.worst_second_ns - run.started_ns) / 1e9
     head.add_row(
         "rate",
         f"now {snapshot.rate_now_hz:.0f} Hz, average {snapshot.rate_average_hz:.2f}, "
-        f"worst second {snapshot.rate_worst_second_hz:.0f}",
+        f"worst second {snapshot.rate_worst_second_hz:.0f} (at {worst_at_s:.0f} s)",
     )
     head.add_row(
         "ages",
@@ -152,15 +156,30 @@ def render(run: RunLog, robot: Robot) -> Group:
         head.add_row("session.run", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, {session.count} chunks")
     head.add_row(
         "misses",
-        f"slots {snapshot.missed} of {snapshot.ticks}, starved {snapshot.starved}, "
-        f"rejected {snapshot.rejected_chunks}, clamped {snapshot.clamped}, bus {snapshot.bus_errors}",
+        f"slots {snapshot.missed} of {snapshot.ticks}, rejected {snapshot.rejected_chunks}, "
+        f"clamped {snapshot.clamped}, bus {snapshot.bus_errors}",
     )
+    head.add_row(
+        "starved",
+        f"{snapshot.starved} times for {snapshot.starved_ns / 1e9:.2f} s; in the last 10 s "
+        f"{snapshot.starved_recently} times for {snapshot.starved_recently_ns / 1e9:.2f} s",
+    )
+    head.add_row("over budget", _over_budget(run) or "nothing in the last 10 s")
     joints = Table.grid(padding=(0, 1))
     for index, joint in enumerate(robot.joints):
         if index < len(snapshot.position):
             joints.add_row(joint.name, *_joint(joint.limits.position, snapshot.position[index]))
     keys = _KEYS.get(run.stage, "q quit") + " · w write the recording"
     return Group(head, joints, Text(keys, style="dim"))
+
+
+def _over_budget(run: RunLog) -> str:
+    """The stages that took longer than their budget in the last 10 s."""
+    return ", ".join(
+        f"{stage} {found.window_over} of {found.window_count} above {found.budget_ns / 1e6:g} ms"
+        for (_, stage), found in run.histograms.items()
+        if found.window_over
+    )
 
 
 def _joint(limits: tuple[float, float], value: float) -> tuple[str, str]:

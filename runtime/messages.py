@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, TypeAlias
 
-
-class MessageError(ValueError):
-    """Bytes that are not a message of this version and session."""
+from .packing import MessageError, exact, floats, pack_text, read_text
 
 
 class Type(IntEnum):
@@ -99,7 +97,7 @@ class Chunk:
     @classmethod
     def unpack(cls, body: bytes) -> Chunk:
         *head, source, dt_ns, n_steps, n_joints = cls._FIXED.unpack_from(body)
-        flat = _floats(body, cls._FIXED.size, n_steps * n_joints)
+        flat = floats(body, cls._FIXED.size, n_steps * n_joints)
         rows = tuple(flat[i * n_joints : (i + 1) * n_joints] for i in range(n_steps))
         values: tuple[Any, ...] = (*head, StampSource(source), dt_ns, rows)
         return cls(*values)
@@ -141,7 +139,7 @@ class State:
     @classmethod
     def unpack(cls, body: bytes) -> State:
         phase, *head, n = cls._FIXED.unpack_from(body)
-        flat = _floats(body, cls._FIXED.size, 3 * n)
+        flat = floats(body, cls._FIXED.size, 3 * n)
         values: tuple[Any, ...] = (Phase(phase), *head, flat[:n], flat[n : 2 * n], flat[2 * n :])
         return cls(*values)
 
@@ -157,7 +155,7 @@ class Heartbeat:
 
     @classmethod
     def unpack(cls, body: bytes) -> Heartbeat:
-        _exact(body, 0)
+        exact(body, 0)
         return cls()
 
 
@@ -172,7 +170,7 @@ class Reset:
 
     @classmethod
     def unpack(cls, body: bytes) -> Reset:
-        _exact(body, 0)
+        exact(body, 0)
         return cls()
 
 
@@ -189,7 +187,7 @@ class Quit:
 
     @classmethod
     def unpack(cls, body: bytes) -> Quit:
-        _exact(body, 1)
+        exact(body, 1)
         return cls(bool(body[0]))
 
 
@@ -215,7 +213,7 @@ class Arm:
 
     @classmethod
     def unpack(cls, body: bytes) -> Arm:
-        _exact(body, cls._FIXED.size)
+        exact(body, cls._FIXED.size)
         task_id, back, follow, age, silence = cls._FIXED.unpack(body)
         return cls(task_id, bool(back), bool(follow), age, silence)
 
@@ -233,17 +231,17 @@ class Stop:
     reason: str
 
     def pack(self) -> bytes:
-        return struct.pack("<B", self.latched) + _text(self.reason)
+        return struct.pack("<B", self.latched) + pack_text(self.reason)
 
     @classmethod
     def unpack(cls, body: bytes) -> Stop:
         (latched,) = struct.unpack_from("<B", body)
-        return cls(bool(latched), _read_text(body, 1))
+        return cls(bool(latched), read_text(body, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The policy process cannot go on, or must not be followed (`code` is a row of the deadline table)."""
+    """Something that the policy process noticed; `code` is a row of the deadline table."""
 
     TYPE: ClassVar[Type] = Type.FAULT
 
@@ -251,12 +249,12 @@ class Fault:
     text: str
 
     def pack(self) -> bytes:
-        return _text(self.code) + _text(self.text)
+        return pack_text(self.code) + pack_text(self.text)
 
     @classmethod
     def unpack(cls, body: bytes) -> Fault:
-        code = _read_text(body, 0, whole=False)
-        return cls(code, _read_text(body, 2 + len(code.encode())))
+        code = read_text(body, 0, whole=False)
+        return cls(code, read_text(body, 2 + len(code.encode())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,13 +269,13 @@ class Event:
     value: float = 0.0
 
     def pack(self) -> bytes:
-        return struct.pack("<qd", self.at_ns, self.value) + _text(self.code) + _text(self.text)
+        return struct.pack("<qd", self.at_ns, self.value) + pack_text(self.code) + pack_text(self.text)
 
     @classmethod
     def unpack(cls, body: bytes) -> Event:
         at_ns, value = struct.unpack_from("<qd", body)
-        code = _read_text(body, 16, whole=False)
-        return cls(at_ns, code, _read_text(body, 18 + len(code.encode())), value)
+        code = read_text(body, 16, whole=False)
+        return cls(at_ns, code, read_text(body, 18 + len(code.encode())), value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +288,12 @@ class Task:
     text: str
 
     def pack(self) -> bytes:
-        return struct.pack("<I", self.task_id) + _text(self.text)
+        return struct.pack("<I", self.task_id) + pack_text(self.text)
 
     @classmethod
     def unpack(cls, body: bytes) -> Task:
         (task_id,) = struct.unpack_from("<I", body)
-        return cls(task_id, _read_text(body, 4))
+        return cls(task_id, read_text(body, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +301,7 @@ class Snapshot:
     """Control's counters for the live view, ten times a second and once at the end. Durations in ns."""
 
     TYPE: ClassVar[Type] = Type.SNAPSHOT
-    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIdddQQQQQQQQqqqH")
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<BIIdddQQQQQQQQqqqqqQqH")
 
     phase: Phase
     task_id: int
@@ -329,6 +327,12 @@ class Snapshot:
     joint_age_ns: int
     position: tuple[float, ...] = ()
     commanded: tuple[float, ...] = ()
+    worst_second_ns: int = 0
+    """When the worst second began; 0 before the first was over."""
+    starved_ns: int = 0
+    starved_recently: int = 0
+    starved_recently_ns: int = 0
+    """Times, and for how long, within the last 10 s."""
 
     @property
     def missed(self) -> int:
@@ -341,15 +345,17 @@ class Snapshot:
             self.rate_now_hz, self.rate_average_hz, self.rate_worst_second_hz,
             self.ticks, self.missed_late, self.missed_overrun, self.starved, self.clamped,
             self.rejected_chunks, self.bus_errors, self.skipped_chunks,
-            self.frame_age_ns, self.chunk_age_ns, self.joint_age_ns, n,
+            self.frame_age_ns, self.chunk_age_ns, self.joint_age_ns,
+            self.worst_second_ns, self.starved_ns, self.starved_recently, self.starved_recently_ns, n,
         )  # fmt: skip
         return fixed + struct.pack(f"<{2 * n}d", *self.position, *self.commanded)
 
     @classmethod
     def unpack(cls, body: bytes) -> Snapshot:
-        phase, *rest, n = cls._FIXED.unpack_from(body)
-        flat = _floats(body, cls._FIXED.size, 2 * n)
-        values: tuple[Any, ...] = (Phase(phase), *rest, flat[:n], flat[n:])
+        phase, *rest, worst_ns, starved_ns, recently, recently_ns, n = cls._FIXED.unpack_from(body)
+        flat = floats(body, cls._FIXED.size, 2 * n)
+        last = (worst_ns, starved_ns, recently, recently_ns)
+        values: tuple[Any, ...] = (Phase(phase), *rest, flat[:n], flat[n:], *last)
         return cls(*values)
 
 
@@ -358,7 +364,7 @@ class Histogram:
     """One stage's cumulative histogram (`runtime.histogram` gives the bucket edges)."""
 
     TYPE: ClassVar[Type] = Type.HISTOGRAM
-    _FIXED: ClassVar[struct.Struct] = struct.Struct("<QqqqH")
+    _FIXED: ClassVar[struct.Struct] = struct.Struct("<QqqqqQQQH")
 
     stage: str
     count: int
@@ -366,42 +372,29 @@ class Histogram:
     min_ns: int
     max_ns: int
     buckets: tuple[int, ...] = field(repr=False, default=())
+    budget_ns: int = 0
+    """What the stage may take; 0 for no budget."""
+    over: int = 0
+    """How often it took longer."""
+    window_count: int = 0
+    window_over: int = 0
+    """Durations within the last 10 s, and those of them above the budget."""
 
     def pack(self) -> bytes:
-        fixed = self._FIXED.pack(self.count, self.sum_ns, self.min_ns, self.max_ns, len(self.buckets))
-        return fixed + struct.pack(f"<{len(self.buckets)}I", *self.buckets) + _text(self.stage)
+        fixed = self._FIXED.pack(
+            self.count, self.sum_ns, self.min_ns, self.max_ns,
+            self.budget_ns, self.over, self.window_count, self.window_over, len(self.buckets),
+        )  # fmt: skip
+        return fixed + struct.pack(f"<{len(self.buckets)}I", *self.buckets) + pack_text(self.stage)
 
     @classmethod
     def unpack(cls, body: bytes) -> Histogram:
-        count, sum_ns, min_ns, max_ns, n = cls._FIXED.unpack_from(body)
+        count, sum_ns, min_ns, max_ns, *budget, n = cls._FIXED.unpack_from(body)
         end = cls._FIXED.size + 4 * n
         buckets = struct.unpack_from(f"<{n}I", body, cls._FIXED.size)
-        return cls(_read_text(body, end), count, sum_ns, min_ns, max_ns, buckets)
+        return cls(read_text(body, end), count, sum_ns, min_ns, max_ns, buckets, *budget)
 
 
 Message: TypeAlias = (
     Chunk | State | Heartbeat | Reset | Quit | Arm | Stop | Fault | Event | Task | Snapshot | Histogram
 )
-
-
-def _text(text: str) -> bytes:
-    raw = text.encode()[:4096]
-    return struct.pack("<H", len(raw)) + raw
-
-
-def _read_text(body: bytes, offset: int, *, whole: bool = True) -> str:
-    (n,) = struct.unpack_from("<H", body, offset)
-    end = offset + 2 + n
-    if len(body) < end or (whole and len(body) != end):
-        raise MessageError(f"a text of {n} bytes does not fit a body of {len(body)}")
-    return body[offset + 2 : end].decode(errors="replace")
-
-
-def _floats(body: bytes, offset: int, count: int) -> tuple[float, ...]:
-    _exact(body, offset + 8 * count)
-    return struct.unpack_from(f"<{count}d", body, offset)
-
-
-def _exact(body: bytes, size: int) -> None:
-    if len(body) != size:
-        raise MessageError(f"a body of {len(body)} bytes, expected {size}")

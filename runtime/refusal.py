@@ -25,7 +25,10 @@ def refusal_report(code: ExitCode, reason: str, options: dict[str, Any], started
         "started_ns": started_ns,
         "duration_s": round((time.monotonic_ns() - started_ns) / 1e9, 3),
         "options": options,
-        **{key: {} for key in ("bundle", "robot", "cameras", "policy", "rates", "deadlines", "stages")},
+        **{
+            key: {}
+            for key in ("bundle", "robot", "cameras", "policy", "schedule", "rates", "deadlines", "stages")
+        },
         **{key: [] for key in ("choices", "tasks", "guards", "stops", "recordings", "real_time")},
         "events": {"counts": {}, "first": []},
         "processes": {},

@@ -15,6 +15,7 @@ from typing import Any
 from .histogram import percentile_ns
 from .messages import Histogram, Snapshot
 from .resolve import Resolved
+from .schedulability import Schedule
 from .supervisor import Entry, RunLog
 
 SCHEMA = "holdfast.run_report"
@@ -66,7 +67,8 @@ def build_report(log: RunLog, resolved: Resolved, options: dict[str, Any]) -> di
             for t in log.tasks
         ],
         "guards": log.guards,
-        "rates": _rates(log.snapshot),
+        "schedule": _schedule(log.schedule),
+        "rates": _rates(log.snapshot, log.started_ns),
         "deadlines": _deadlines(log.snapshot),
         "stages": {
             histogram.stage: {"process": source, **_stage(histogram)}
@@ -129,14 +131,15 @@ def summary_lines(report: dict[str, Any]) -> Iterator[str]:
         seconds = (task["end_ns"] - task["start_ns"]) / 1e9 if task["end_ns"] else 0.0
         yield f"task {task['task_id']} {task['text']!r}: {task['outcome']} ({seconds:.1f} s)"
     if report["stages"]:
-        yield f"{'stage':<50}{'n':>9}{'p50':>9}{'p99':>9}{'p99.9':>9}{'max':>9}  ms"
+        yield (f"{'stage':<46}{'n':>9}{'p50':>9}{'p99':>9}{'p99.9':>9}{'max':>9}  ms{'budget':>9}{'over':>7}")
         order = list(STAGE_MEANINGS)
         known = sorted(report["stages"], key=lambda s: order.index(s) if s in order else len(order))
         for name in known:
             row = report["stages"][name]
+            budget = f"{row['budget_ms']:>13.3f}{row['over']:>7}" if row["budget_ms"] else ""
             yield (
-                f"{STAGE_MEANINGS.get(name, name):<50}{row['count']:>9}{row['p50_ms']:>9.3f}"
-                f"{row['p99_ms']:>9.3f}{row['p999_ms']:>9.3f}{row['max_ms']:>9.3f}"
+                f"{STAGE_MEANINGS.get(name, name):<46}{row['count']:>9}{row['p50_ms']:>9.3f}"
+                f"{row['p99_ms']:>9.3f}{row['p999_ms']:>9.3f}{row['max_ms']:>9.3f}{budget}"
             )
     rates, deadlines = report["rates"], report["deadlines"]
     if deadlines:
@@ -145,10 +148,11 @@ def summary_lines(report: dict[str, Any]) -> Iterator[str]:
             f"control: {deadlines['ticks']} slots, {deadlines['missed']} missed "
             f"({deadlines['missed_fraction']:.3%}: {by['woke_late']} woke late, {by['tick_overran']} after a "
             f"tick that ran over); {rates['average_hz']:.2f} Hz on average, "
-            f"{rates['worst_second_hz']:.0f} Hz in the worst second"
+            f"{rates['worst_second_hz']:.0f} Hz in the worst second (at {rates['worst_second_at_s']:.0f} s)"
         )
         yield (
-            f"chunks: {deadlines['starved']} times run out, {deadlines['rejected_chunks']} rejected, "
+            f"chunks: {deadlines['starved']} times run out (for {deadlines['starved_ms'] / 1e3:.2f} s), "
+            f"{deadlines['rejected_chunks']} rejected, "
             f"{deadlines['skipped_chunks']} superseded; {deadlines['clamped']} ticks clamped; "
             f"{deadlines['bus_errors']} bus errors"
         )
@@ -158,13 +162,31 @@ def summary_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"recording: {path} (what happened: vla-run --explain {shlex.quote(path)})"
 
 
-def _rates(snapshot: Snapshot | None) -> dict[str, float]:
+def _schedule(schedule: Schedule | None) -> dict[str, Any]:
+    if schedule is None:
+        return {}
+    return {
+        "strategy": schedule.strategy,
+        "ok": schedule.ok,
+        "path_ms": schedule.path_s * 1e3,
+        "first_use_ms": schedule.first_use_s * 1e3,
+        "oldest_ms": schedule.oldest_s * 1e3,
+        "holds_ms": schedule.holds_s * 1e3,
+        "chunk_age_limit_ms": schedule.chunk_age_limit_s * 1e3,
+        "silence_limit_ms": schedule.silence_limit_s * 1e3,
+        "arithmetic": list(schedule.lines),
+        "problem": schedule.problem,
+    }
+
+
+def _rates(snapshot: Snapshot | None, started_ns: int) -> dict[str, float]:
     if snapshot is None:
         return {}
     return {
         "now_hz": snapshot.rate_now_hz,
         "average_hz": snapshot.rate_average_hz,
         "worst_second_hz": snapshot.rate_worst_second_hz,
+        "worst_second_at_s": round(max(0, snapshot.worst_second_ns - started_ns) / 1e9, 1),
     }
 
 
@@ -174,10 +196,14 @@ def _deadlines(snapshot: Snapshot | None) -> dict[str, Any]:
     counters = {name: getattr(snapshot, name) for name in _COUNTERS}
     fraction = snapshot.missed / snapshot.ticks if snapshot.ticks else 0.0
     reasons = {"woke_late": snapshot.missed_late, "tick_overran": snapshot.missed_overrun}
-    return {**counters, "missed_fraction": fraction, "missed_by": reasons}
+    starved = {
+        "starved_ms": snapshot.starved_ns / 1e6,
+        "starved_last_10_s": {"times": snapshot.starved_recently, "ms": snapshot.starved_recently_ns / 1e6},
+    }
+    return {**counters, **starved, "missed_fraction": fraction, "missed_by": reasons}
 
 
-def _stage(histogram: Histogram) -> dict[str, float]:
+def _stage(histogram: Histogram) -> dict[str, float | None]:
     return {
         "count": histogram.count,
         "mean_ms": histogram.sum_ns / histogram.count / 1e6,
@@ -186,6 +212,9 @@ def _stage(histogram: Histogram) -> dict[str, float]:
         "p99_ms": percentile_ns(histogram, 0.99) / 1e6,
         "p999_ms": percentile_ns(histogram, 0.999) / 1e6,
         "max_ms": histogram.max_ns / 1e6,
+        "budget_ms": histogram.budget_ns / 1e6 or None,
+        "over": histogram.over,
+        "over_last_10_s": histogram.window_over,
     }
 
 

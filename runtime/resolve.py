@@ -21,6 +21,7 @@ from .bundle.errors import BundleError
 from .bundle.last import last_bundle
 from .bundle.reading import LoadedBundle, load_bundle
 from .bundle.schema import Bundle
+from .control.deadlines import check_reactions
 from .control.strategies import DEFAULT, allowed
 from .exit_codes import Refused, UsageError
 
@@ -86,6 +87,7 @@ def resolve(wishes: Wishes, environ: Mapping[str, str] = os.environ) -> Resolved
         strategy = choose_strategy(bundle.spec, wishes.strategy, choices)
         path = _robot_path(wishes, bundle.spec, choices)
         robot = load_robot(str(path))
+        check_reactions(robot.reactions)
         specs = [parse_camera(text) for text in wishes.cameras]
         if not specs:
             names = ", ".join(f"--camera {camera.name}=SOURCE" for camera in bundle.spec.cameras)

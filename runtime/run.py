@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from .budgets import control_budgets_ms
 from .bundle.last import state_folder
 from .control.strategies import STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
@@ -19,6 +20,7 @@ from .recorder.begin import check_folder, recordings_folder, with_recorder, writ
 from .refusal import refusal_report
 from .report import build_report, summary_lines, write_report
 from .resolve import Resolved, Wishes, resolve
+from .schedulability import Timing
 from .stages import Plan
 from .supervisor import RunLog, RunSetup, supervise
 
@@ -72,14 +74,21 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
     spec = resolved.bundle.spec
     horizon_s = spec.action.steps * spec.action.dt_s
     limits = Limits(frame_age_ns=frame_age_limit_ns(horizon_s))
+    asynchronous = STRATEGIES[resolved.strategy].asynchronous
     session = secrets.randbits(64)
     plan = Plan(
         tasks=resolved.tasks,
         duration_s=args.duration,
         pause_s=args.pause,
         on_stop=args.on_stop or ("wait" if sys.stdin.isatty() and sys.stdout.isatty() else "exit"),
-        horizon_s=horizon_s,
-        frame_age_s=limits.frame_age_ns / 1e9,
+        strategy=resolved.strategy,
+        timing=Timing(
+            steps=spec.action.steps,
+            dt_s=spec.action.dt_s,
+            control_period_s=1 / resolved.control_hz,
+            frame_age_limit_s=limits.frame_age_ns / 1e9,
+            cameras=len(resolved.cameras),
+        ),
     )
     robot, calibration = str(resolved.robot_path.resolve()), str(resolved.calibration.path.resolve())
     control = {
@@ -98,6 +107,12 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         "strategy": resolved.strategy,
         "ema_s": args.ema,
         "cpu": _control_core(args),
+        "budgets_ms": control_budgets_ms(
+            resolved.robot.budgets_ms,
+            spec.budgets_ms,
+            1 / resolved.control_hz,
+            (spec.action.steps - 1) * spec.action.dt_s if asynchronous else None,
+        ),
     }
     policy = {
         "session": session,
@@ -106,9 +121,11 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         "calibration": calibration,
         "cameras": resolved.cameras,
         "threads": args.threads,
-        "sequential": not STRATEGIES[resolved.strategy].asynchronous,
+        "sequential": not asynchronous,
         "control_period_ns": round(1e9 / resolved.control_hz),
         "limits": limits.model_dump(),
+        "budgets_ms": spec.budgets_ms,
+        "max_over_budget_fraction": resolved.robot.control.max_over_budget_fraction,
     }
     return RunSetup(
         plan=plan,

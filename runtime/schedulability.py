@@ -15,7 +15,7 @@ runs out if a tick falls between its end and the arrival of the next. It does co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .control.strategies import STRATEGIES
 
@@ -41,10 +41,10 @@ class Timing:
     dt_s: float
     """Between two actions of a chunk."""
     control_period_s: float
-    inference_s: float
-    """p99 of a whole inference, measured."""
     frame_age_limit_s: float
     """Oldest picture that inference may start with."""
+    inference_s: float = 0.0
+    """p99 of a whole inference, measured."""
     frame_period_s: float = DECLARED_FRAME_PERIOD_S
     """Of the slowest camera."""
     frame_latency_s: float = 0.0
@@ -52,6 +52,16 @@ class Timing:
     cameras: int = 1
     measured: bool = False
     """Whether the two of the pictures were measured, not declared."""
+
+    def with_measured(
+        self, inference_s: float, frame_period_ms: float | None, frame_latency_ms: float | None
+    ) -> Timing:
+        """The same with what the policy process measured; None: what is declared of the pictures stands."""
+        timing = replace(self, inference_s=inference_s)
+        if frame_period_ms is None or frame_latency_ms is None:
+            return timing
+        period_s, latency_s = frame_period_ms / 1e3, frame_latency_ms / 1e3
+        return replace(timing, frame_period_s=period_s, frame_latency_s=latency_s, measured=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,16 @@ supervisor carries them out. A test can therefore play any run, and any order of
 
 from __future__ import annotations
 
+import json
 import signal
 
 from .exit_codes import ExitCode
 from .messages import Arm, Event, Message, Phase, Quit, Reset, Snapshot, Stop, Task
-from .policy.config import MAX_AGE_SHARE
+from .schedulability import Schedule, schedule
 from .stages import (
     CONTROL_SILENCE_S,
     DEADLINES_S,
     LAST_GRACE_S,
-    MIN_CHUNK_AGE_S,
-    MIN_SILENCE_S,
     SIGNAL_EXITS,
     Action,
     Child,
@@ -44,7 +43,8 @@ class Sequence:
         self.records = [TaskRecord(i + 1, text) for i, text in enumerate(plan.tasks)]
         self.phase = Phase.CONNECT
         self.stops: list[str] = []
-        self.inference_p99_s = 0.0
+        self.schedule: Schedule | None = None
+        """Whether the policy is fast enough, once it has been measured."""
         self.reason = ""
         """Why the run ended as it did, for a person."""
         self._index = 0
@@ -204,10 +204,19 @@ class Sequence:
 
     def _on_ready(self, event: Event, now_ns: int) -> list[Action]:
         self._policy_well = True
-        if not self._ready:
-            self._ready = True
-            self.inference_p99_s = event.value / 1e3
-        return self._begin_if_ready(now_ns)
+        if self._ready:
+            return self._begin_if_ready(now_ns)
+        self._ready = True
+        plan, measured = self.plan, json.loads(event.text) if event.text.startswith("{") else {}
+        frames_ms = measured.get("frame_period_ms"), measured.get("frame_latency_ms")
+        self.schedule = schedule(plan.timing.with_measured(event.value / 1e3, *frames_ms), plan.strategy)
+        shown: list[Action] = [Journal("schedule", line) for line in self.schedule.lines]
+        if self.schedule.ok:
+            return [*shown, *self._begin_if_ready(now_ns)]
+        if self._code is None:
+            self._code = ExitCode.REFUSED
+            self.reason = f"{plan.strategy} chunks cannot be scheduled: {self.schedule.problem}"
+        return [*shown, *self._quit(now_ns)]
 
     def _on_policy_fault(self, event: Event, now_ns: int) -> list[Action]:
         # Control has the fault too, and stops; here it only matters for going on after a reset.
@@ -364,14 +373,11 @@ class Sequence:
     # Small things
 
     def _arm(self, *, follow: bool) -> Arm:
-        task = self.task
+        task, schedule = self.task, self.schedule
         assert task is not None
-        p99_s = self.inference_p99_s
-        age_s = min(
-            max(MIN_CHUNK_AGE_S, self.plan.frame_age_s + 2 * p99_s), MAX_AGE_SHARE * self.plan.horizon_s
-        )
-        silence_s = max(MIN_SILENCE_S, 0.2 + 2 * p99_s)
-        return Arm(task.task_id, not follow, follow, int(age_s * _SECOND), int(silence_s * _SECOND))
+        assert schedule is not None
+        limits_s = (schedule.chunk_age_limit_s, schedule.silence_limit_s)
+        return Arm(task.task_id, not follow, follow, *(round(limit_s * _SECOND) for limit_s in limits_s))
 
     def _to(self, child: Child, message: Message) -> list[Action]:
         return [Send(child, message)] if child in self._alive else []

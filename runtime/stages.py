@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from .exit_codes import ExitCode
 from .messages import Message
+from .schedulability import Timing
 
 Child = Literal["control", "policy"]
 
@@ -42,10 +43,6 @@ CONTROL_SILENCE_S = 5.0
 """Control sends a snapshot every 100 ms; silence for this long means that it hangs."""
 LAST_GRACE_S = 10.0
 """Between asking control to stop in place and killing it."""
-MIN_CHUNK_AGE_S = 0.4
-MIN_SILENCE_S = 0.5
-"""Floors of the limits that follow from the measured inference time (see `Sequence`): a fast policy on a busy
-computer still has hiccups, and the arm moves slowly compared with them."""
 
 SIGNAL_EXITS = {
     signal.SIGINT: ExitCode.INTERRUPTED,
@@ -70,7 +67,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """A line for the event file and the screen; own codes: started, task_ready,
+    """A line for the event file and the screen; own codes: started, schedule, task_ready,
     task_start, task_end, late, fault, signal, recorder, recording."""
 
     code: str
@@ -94,10 +91,10 @@ class Plan:
     """Per task; None: until a person or a signal ends it."""
     pause_s: float
     on_stop: Literal["wait", "exit"]
-    horizon_s: float
-    """Length of a chunk."""
-    frame_age_s: float
-    """Oldest picture that inference may start with."""
+    strategy: str
+    """How chunks are executed: a key of `control.strategies.STRATEGIES`."""
+    timing: Timing
+    """Of chunks, control and pictures, as far as known before the policy process has measured."""
 
 
 @dataclass(slots=True)

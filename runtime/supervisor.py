@@ -22,6 +22,7 @@ from .inputs import Keyboard, Signals
 from .messages import Event, Heartbeat, Histogram, MessageError, Snapshot
 from .recorder.in_supervisor import SupervisorRecorder, Written
 from .recorder.records import EventRecord
+from .schedulability import Schedule
 from .sequence import Sequence
 from .stages import Action, Child, End, Journal, Plan, Save, Send, Stage, TaskRecord, describe_status
 
@@ -71,6 +72,8 @@ class RunLog:
     """(source, stage) -> the newest."""
     ready: dict[str, Any] = field(default_factory=dict)
     """What the policy process measured before it was ready."""
+    schedule: Schedule | None = None
+    """Whether the policy is fast enough, once it has been measured."""
     stops: list[str] = field(default_factory=list)
     lost_messages: dict[str, int] = field(default_factory=dict)
     exit_code: ExitCode = ExitCode.INTERNAL
@@ -169,6 +172,7 @@ class _Supervisor:
         self._log.exit_code = self._sequence.exit_code
         self._log.reason = self._sequence.reason
         self._log.stops = self._sequence.stops
+        self._log.schedule = self._sequence.schedule
 
     def clean_up(self) -> None:
         """Nothing is left running; logs without content are removed."""

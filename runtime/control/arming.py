@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...drivers.arm import Arm
 from ...drivers.errors import BusError, DriverError
 from ...drivers.types import JointState
+from ..budgets import Budgets
 from .config import CoreConfig
 from .gate import FeetechGate, GateDenied, GatePhase, GateTable
 from .latch import UNFINISHED, LatchFile
@@ -29,6 +30,7 @@ class Options:
     """How far outside its limits each joint may rest when torque is switched on."""
     table: Callable[[Sequence[float]], GateTable]
     """The gate's table for the measured resting position."""
+    budgets: Budgets = field(default_factory=Budgets)
 
 
 class Torque:

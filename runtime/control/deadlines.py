@@ -206,6 +206,10 @@ class StarvationAccount:
             recent=(*account.recent, (account.since_ns, now_ns)),
         )
 
+    def restarted(self) -> StarvationAccount:
+        """The window begins anew; the totals stay."""
+        return replace(self, recent=())
+
     def total_ns(self, now_ns: int) -> int:
         return self.past_ns + (now_ns - self.since_ns if self.since_ns else 0)
 

@@ -53,7 +53,7 @@ class ControlLoop:
         self.latch = latch
         self.options = options
         self.state = CoreState()
-        self.telemetry = Telemetry(supervisor, policy, clock)
+        self.telemetry = Telemetry(supervisor, policy, clock, options.budgets)
         self.torque = Torque(arm, gate, latch, options, core.config)
         self.crashed = False
         """Whether an error of our own ended the run."""
@@ -116,7 +116,7 @@ class ControlLoop:
             self._remember(note)
         if output.release:
             self._release()
-        telemetry.tick_done(self.state, self._measured, now)
+        self._pending += telemetry.tick_done(self.state, self._measured, now)
         self.flight.keyframe(self.state, now)
         problem = self.flight.take_problem()
         if problem:
@@ -188,7 +188,7 @@ class ControlLoop:
         text = "dry run: no torque is given" if self.options.dry_run else "torque is on"
         self.telemetry.report(Note("armed", text))
         self._grid.restart()
-        self.telemetry.rates.restart(self._clock())
+        self.telemetry.armed(self._clock())
 
     def _remember(self, note: Note) -> None:
         """Keeps the stop's reason in the latch file, once the arm is at rest: storage may be slow. That the

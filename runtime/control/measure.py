@@ -1,8 +1,10 @@
-"""Rates and histograms of the control loop."""
+"""Rates, histograms and budgets of the control loop."""
 
 from __future__ import annotations
 
+from ..budgets import Budgets, overrun
 from ..histogram import Recorder
+from ..messages import Histogram
 
 STAGES = (
     "wake_late",
@@ -25,6 +27,8 @@ class Rates:
     def __init__(self) -> None:
         self.now_hz = 0.0
         self.worst_hz = 0.0
+        self.worst_second_ns = 0
+        """When the worst second began; 0 before one was over."""
         self._start_ns = 0
         self._second_ns = 0
         self._in_second = 0
@@ -36,7 +40,8 @@ class Rates:
             self._start_ns = self._second_ns = now_ns
         while now_ns - self._second_ns >= _SECOND:
             self.now_hz = float(self._in_second)
-            self.worst_hz = min(self.worst_hz or self.now_hz, self.now_hz)
+            if self.worst_second_ns == 0 or self.now_hz < self.worst_hz:
+                self.worst_hz, self.worst_second_ns = self.now_hz, self._second_ns
             self._in_second = 0
             self._second_ns += _SECOND
         self._in_second += 1
@@ -57,8 +62,20 @@ class Rates:
 class Recorders:
     """One recorder per stage of `STAGES`."""
 
-    def __init__(self) -> None:
-        self.all = {stage: Recorder(stage) for stage in STAGES}
+    def __init__(self, budgets: Budgets) -> None:
+        self._max_fraction = budgets.max_fraction
+        self.all = {stage: Recorder(stage, budgets.limits_ns.get(stage, 0)) for stage in STAGES}
 
     def add(self, stage: str, duration_ns: int) -> None:
         self.all[stage].add(duration_ns)
+
+    def second(self) -> tuple[list[Histogram], list[str]]:
+        """Once a second: the histograms that hold something, and which stages are over budget too often."""
+        histograms = [recorder.second() for recorder in self.all.values() if recorder.count]
+        found = [overrun(histogram, self._max_fraction) for histogram in histograms]
+        return histograms, [text for text in found if text]
+
+    def restart_windows(self) -> None:
+        """What was before does not count against what comes."""
+        for recorder in self.all.values():
+            recorder.restart_window()

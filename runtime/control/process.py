@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from ...drivers.calibration import load_calibration
 from ...drivers.errors import DriverError
 from ...drivers.robots.schema import Robot, load_robot
 from ...drivers.units import JointUnits
+from ..budgets import Budgets, limits_ns
 from ..channel import Channel, ChannelClosed
 from ..messages import Event
 from ..recorder.in_control import ControlRecorder
@@ -60,11 +61,13 @@ class Settings:
     """The folder of this run for the flight recorder; None: nothing is recorded."""
     recordings: str | None = None
     """Where recordings are written to; control does that only where the supervisor has died."""
+    budgets_ms: dict[str, float] = field(default_factory=dict)
+    """Stage -> what it may take."""
 
     @classmethod
     def read(cls, text: str) -> Settings:
         content = json.loads(text)
-        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
+        return cls(**{row.name: content[row.name] for row in fields(cls) if row.name in content})
 
 
 def guards(loop: ControlLoop) -> list[str]:
@@ -118,6 +121,7 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
         write_gains=settings.write_gains,
         start_tolerance=tuple(START_PERCENT if j.gripper else START_TOLERANCE for j in robot.joints),
         table=lambda resting: feetech_table(robot, units, resting, write_gains=settings.write_gains),
+        budgets=Budgets(limits_ns(settings.budgets_ms), robot.control.max_over_budget_fraction),
     )
     return ControlLoop(
         ControlCore(config),
@@ -203,10 +207,10 @@ def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
         return 4 if loop.torque.doubtful else 3
     finally:
         loop.arm.close()
-        if settings.recordings is not None and os.getppid() != parent:
+        if settings.recordings and loop.flight.on and os.getppid() != parent:
             # The supervisor has died: nobody else is left to keep the recording.
             code = loop.state.stop.code if loop.state.stop else "supervisor_lost"
-            print(loop.flight.inherit(Path(settings.recordings), code), file=sys.stderr)
+            print(f"recording: {loop.flight.inherit(Path(settings.recordings), code)}", file=sys.stderr)
     del realtime_set_up  # It keeps a file open whose setting holds only while it is.
     if loop.telemetry.refused:
         return 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ..messages import Phase
 from . import chain
 from .config import CoreConfig
@@ -113,6 +112,7 @@ def _reset(state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note])
         eased=False,
         seen=frozenset(),
         slots=state.slots.restarted(),
+        starvation=state.starvation.restarted(),
         overload_since_ns=none,
         stalled_since_ns=none,
         clamped=(),

@@ -6,28 +6,39 @@ import contextlib
 from collections.abc import Callable
 
 from ...drivers.types import JointState
+from ..budgets import Budgets
 from ..channel import Channel, ChannelClosed
 from ..messages import Chunk, Event, Message, Snapshot, State
 from .clock import Wake
 from .measure import Rates, Recorders
-from .state import CoreState, Note
+from .state import Condition, CoreState, Note
 
 _SNAPSHOT_NS = 100_000_000
 _HISTOGRAM_NS = 1_000_000_000
-_REPEAT_NS = 200_000_000
-_FREQUENT = frozenset({"clamped", "bus_error", "starved", "resumed"})
-"""Events that may come at every tick: each text at most five times a second; counters count them all."""
+_REPEAT_NS = {
+    "clamped": 200_000_000,
+    "bus_error": 200_000_000,
+    "starved": 200_000_000,
+    "resumed": 200_000_000,
+    "starving": 5_000_000_000,
+    "over_budget": 5_000_000_000,
+}
+"""Events that come again and again: how far apart they are reported at least; counters count them all."""
+_VARIANT = {"clamped": lambda text: text, "over_budget": lambda text: text.partition(":")[0]}
+"""What tells two of them apart: joint and reason; the stage. Texts with numbers would never repeat."""
 
 
 class Telemetry:
     """The loop's mouth. A lost peer is noticed by the inbox; here it only ends the talking."""
 
-    def __init__(self, supervisor: Channel, policy: Channel, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, supervisor: Channel, policy: Channel, clock: Callable[[], int], budgets: Budgets | None = None
+    ) -> None:
         self._supervisor = supervisor
         self._policy = policy
         self._clock = clock
         self.rates = Rates()
-        self.stages = Recorders()
+        self.stages = Recorders(budgets or Budgets())
         self.bus_errors = 0
         self.closed: set[str] = set()
         """Peers that have gone."""
@@ -43,10 +54,12 @@ class Telemetry:
         now = self._clock()
         if note.code == "refused":
             self.refused = note.text
-        if note.code in _FREQUENT:
-            # Texts with numbers in them would never repeat: only clamps, which name joint and reason, differ.
-            key = (note.code, note.text if note.code == "clamped" else "")
-            if now - self._reported_ns.get(key, -_REPEAT_NS) < _REPEAT_NS:
+        if note.code == "reset":
+            self.stages.restart_windows()
+        repeat_ns = _REPEAT_NS.get(note.code)
+        if repeat_ns is not None:
+            key = (note.code, _VARIANT[note.code](note.text) if note.code in _VARIANT else "")
+            if now - self._reported_ns.get(key, -repeat_ns) < repeat_ns:
                 return
             self._reported_ns[key] = now
         self._send("supervisor", self._supervisor, Event(now, note.code, note.text, note.value))
@@ -60,8 +73,14 @@ class Telemetry:
         self.stages.add("chunk_age", now_ns - chunk.observation_ns)
         self._frame_age_ns = chunk.inference_end_ns - chunk.observation_ns
 
-    def tick_done(self, state: CoreState, measured: JointState | None, now_ns: int) -> None:
-        """State to the policy; at their times, snapshot and histograms to the supervisor."""
+    def armed(self, now_ns: int) -> None:
+        """The time that arming took is no tick of the loop."""
+        self.rates.restart(now_ns)
+        self.stages.restart_windows()
+
+    def tick_done(self, state: CoreState, measured: JointState | None, now_ns: int) -> list[Condition]:
+        """State to the policy; at their times, snapshot and histograms to the supervisor. Returns the stages
+        of an armed arm that are over their budget too often, once a second."""
         if state.execution is not None:
             self.stages.add("action_age", now_ns - state.execution.observation_ns)
         if measured is not None:
@@ -79,27 +98,29 @@ class Telemetry:
         if now_ns >= self._next_snapshot_ns:
             self._next_snapshot_ns = now_ns + _SNAPSHOT_NS
             self._snapshot(state, measured, now_ns)
-        if now_ns >= self._next_histogram_ns:
-            self._next_histogram_ns = now_ns + _HISTOGRAM_NS
-            self._histograms()
+        if now_ns < self._next_histogram_ns:
+            return []
+        self._next_histogram_ns = now_ns + _HISTOGRAM_NS
+        histograms, overruns = self.stages.second()
+        for histogram in histograms:
+            self._send("supervisor", self._supervisor, histogram)
+        return [Condition("over_budget", text) for text in overruns] if state.motion is not None else []
 
     def last_words(self, state: CoreState, measured: JointState | None) -> None:
         """The final counters and histograms."""
         self._snapshot(state, measured, self._clock())
-        self._histograms()
+        for recorder in self.stages.all.values():
+            if recorder.count:
+                self._send("supervisor", self._supervisor, recorder.message())
 
     def _send(self, name: str, channel: Channel, message: Message) -> None:
         if name not in self.closed:
             with contextlib.suppress(ChannelClosed):
                 channel.send(message)
 
-    def _histograms(self) -> None:
-        for recorder in self.stages.all.values():
-            if recorder.count:
-                self._send("supervisor", self._supervisor, recorder.message())
-
     def _snapshot(self, state: CoreState, measured: JointState | None, now_ns: int) -> None:
         counters, execution = state.counters, state.execution
+        recently, recently_ns = state.starvation.in_window(now_ns)
         position = measured.position if measured else ()
         snapshot = Snapshot(
             phase=state.phase,
@@ -121,6 +142,10 @@ class Telemetry:
             joint_age_ns=now_ns - measured.stamp_ns if measured else 0,
             position=position,
             commanded=state.motion.position if state.motion and measured else position,
+            worst_second_ns=self.rates.worst_second_ns,
+            starved_ns=state.starvation.total_ns(now_ns),
+            starved_recently=recently,
+            starved_recently_ns=recently_ns,
         )
         self._send("supervisor", self._supervisor, snapshot)
 

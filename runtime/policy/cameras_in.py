@@ -49,6 +49,11 @@ class Cameras:
         self._periods: dict[str, int] = {}
 
     @property
+    def each(self) -> Mapping[str, Camera]:
+        """The cameras by name."""
+        return self._cameras
+
+    @property
     def period_ns(self) -> int:
         """Measured period of the slowest camera; 0 before two frames."""
         return max(self._periods.values(), default=0)

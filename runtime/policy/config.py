@@ -29,17 +29,6 @@ def frame_age_limit_ns(horizon_s: float) -> int:
     return round(min(0.5, max(0.2, horizon_s / 2)) * 1e9)
 
 
-MAX_AGE_SHARE = 0.75
-"""A chunk may rest on an observation of at most this share of its length: the rest is left to stop in."""
-PICTURE_S = 0.1
-"""What the picture itself may take until inference starts, when judging whether a computer is fast enough."""
-
-
-def fast_enough(horizon_s: float, p99_s: float) -> bool:
-    """Whether chunks with this inference time would be young enough on arrival to be accepted at all."""
-    return PICTURE_S + p99_s < MAX_AGE_SHARE * horizon_s
-
-
 class PolicyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,5 +45,8 @@ class PolicyConfig(BaseModel):
     """Infer only once the chunk before has been carried out."""
     control_period_ns: Nanoseconds
     limits: Limits = Limits()
+    budgets_ms: dict[str, float] = {}
+    """Stage -> what it may take, as the bundle declares it; the others are derived."""
+    max_over_budget_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     rings: str | None = None
     """The folder of this run for the flight recorder; None: nothing is recorded."""

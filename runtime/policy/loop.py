@@ -12,6 +12,7 @@ from ...drivers.errors import CameraError
 from ...drivers.types import Frame
 from ...drivers.types import StampSource as FrameStamp
 from ..backends.types import BackendError
+from ..budgets import Budgets, overrun
 from ..channel import Channel, ChannelClosed
 from ..histogram import Recorder
 from ..messages import Chunk, Event, Fault, Heartbeat, Quit, Reset, StampSource, State, Task
@@ -71,6 +72,7 @@ class PolicyLoop:
         sequential: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
         flight: PolicyRecorder | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self._program = program
         self._cameras = cameras
@@ -83,7 +85,9 @@ class PolicyLoop:
         self._dt_ns = round(program.spec.action.dt_s * 1e9)
         self._clock = clock
         self._flight = flight or PolicyRecorder()
-        self._recorders = {stage: Recorder(stage) for stage in STAGES}
+        budgets = budgets or Budgets()
+        self._max_over = budgets.max_fraction
+        self._recorders = {stage: Recorder(stage, budgets.limits_ns.get(stage, 0)) for stage in STAGES}
         self._poll = select.poll()
         for channel in (control, supervisor):
             self._poll.register(channel, select.POLLIN)
@@ -169,6 +173,8 @@ class PolicyLoop:
             self._tell("fault", f"still not ready: {error}")
             return
         self._fault = None
+        for recorder in self._recorders.values():
+            recorder.restart_window()
         self._tell("ready", "reset: the cameras deliver")
 
     def _infer_once(self) -> None:
@@ -269,6 +275,11 @@ class PolicyLoop:
             if problem:
                 self._tell("recorder", problem)
             for recorder in self._recorders.values():
-                self._supervisor.send(recorder.message())
+                histogram = recorder.second()
+                self._supervisor.send(histogram)
+                over = overrun(histogram, self._max_over)
+                if over and self._task.text:
+                    # Control knows the reaction; what is lost in a full buffer comes again in a second.
+                    self._control.send(Fault("over_budget", over))
         except ChannelClosed:
             return

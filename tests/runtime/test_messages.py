@@ -18,6 +18,7 @@ floats = st.floats(allow_nan=False, width=64)
 texts = st.text(max_size=200)
 ids = st.integers(0, 2**32 - 1)
 stamps = st.integers(-(2**63), 2**63 - 1)
+counts = st.integers(0, 2**40)
 
 
 @st.composite
@@ -36,8 +37,10 @@ def states(draw: st.DrawFn) -> m.State:
     n = draw(st.integers(0, 8))
     row = st.tuples(*[floats] * n)
     return m.State(
-        m.Phase.RUN, draw(ids), draw(ids), *[draw(stamps) for _ in range(5)], draw(row), draw(row), draw(row)
-    )
+        m.Phase.RUN, draw(ids), draw(ids),
+        draw(stamps), draw(stamps), draw(stamps), draw(stamps), draw(stamps),
+        draw(row), draw(row), draw(row),
+    )  # fmt: skip
 
 
 anything = st.one_of(
@@ -51,7 +54,7 @@ anything = st.one_of(
     st.builds(m.Fault, texts, texts),
     st.builds(m.Event, stamps, texts, texts, floats),
     st.builds(m.Task, ids, texts),
-    st.builds(m.Histogram, texts, *[st.integers(0, 2**40)] * 4, st.lists(ids, max_size=420).map(tuple)),
+    st.builds(m.Histogram, texts, *[counts] * 4, st.lists(ids, max_size=420).map(tuple), *[counts] * 4),
 )
 
 
@@ -63,8 +66,9 @@ def test_every_message_survives_the_wire(message: m.Message, sequence: int, stam
 
 def test_a_snapshot_survives_the_wire() -> None:
     snapshot = m.Snapshot(
-        m.Phase.RUN, 1, 2, 99.0, 100.0, 98.0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, (0.5, 1.5), (0.25, 1.25)
-    )
+        m.Phase.RUN, 1, 2, 99.0, 100.0, 98.0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, (0.5, 1.5), (0.25, 1.25),
+        14, 15, 16, 17,
+    )  # fmt: skip
     data = e.encode(snapshot, session=1, sequence=0, stamp_ns=0)
     assert e.decode(data, session=1).message == snapshot
 

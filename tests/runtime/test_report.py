@@ -21,6 +21,7 @@ from holdfast.runtime.messages import Phase, Snapshot
 from holdfast.runtime.refusal import refusal_report
 from holdfast.runtime.report import SCHEMA_VERSION, build_report, summary_lines, write_report
 from holdfast.runtime.resolve import Choice, Resolved
+from holdfast.runtime.schedulability import Timing, schedule
 from holdfast.runtime.stages import Plan, Stage, TaskRecord
 from holdfast.runtime.supervisor import Entry, RunLog
 
@@ -28,6 +29,7 @@ from .tiny_bundle import tiny_spec
 
 S = 1_000_000_000
 ROBOT = load_robot("sim_arm")
+TIMING = Timing(steps=17, dt_s=0.05, control_period_s=0.01, frame_age_limit_s=0.3)
 POSITION = (0.1, -0.5, 0.6, 1.0, 0.2, 40.0)
 
 
@@ -35,14 +37,14 @@ POSITION = (0.1, -0.5, 0.6, 1.0, 0.2, 40.0)
 def log() -> RunLog:
     task = TaskRecord(1, "touch the red cube", S, 2 * S, 12 * S, "time is up")
     run = RunLog(
-        Plan(("touch the red cube",), 10.0, 0.0, "exit", 0.8, 0.3),
+        Plan(("touch the red cube",), 10.0, 0.0, "exit", "newest", TIMING),
         started_ns=S,
         ended_ns=13 * S,
         stage=Stage.RUNNING,
         tasks=[task],
         task=task,
     )
-    recorder = Recorder("wake_late")
+    recorder = Recorder("wake_late", 900_000)
     for duration_us in range(1, 1001):
         recorder.add(duration_us * 1000)
     run.histograms["control", "wake_late"] = recorder.message()
@@ -67,7 +69,12 @@ def log() -> RunLog:
         S // 500,
         POSITION,
         POSITION,
+        8 * S,
+        S // 2,
+        1,
+        S // 4,
     )
+    run.schedule = schedule(TIMING.with_measured(0.02, 33.0, 10.0), "newest")
     run.entries = [
         Entry(5, "control", "rt", "SCHED_FIFO: ok", 1.0, 0),
         Entry(6, "control", "starved", "x", 0, 1),
@@ -112,10 +119,17 @@ def test_the_document_has_stages_deadlines_and_the_environment(
     assert row["p50_ms"] == pytest.approx(0.5, rel=0.05)
     assert row["p99_ms"] == pytest.approx(0.99, rel=0.05)
     assert row["max_ms"] == 1.0
+    assert (row["budget_ms"], row["over"], row["over_last_10_s"]) == (0.9, 100, 100)
     assert "session_run" not in report["stages"], "a stage without a sample has no percentiles"
     assert report["deadlines"]["missed_fraction"] == 0.005
     assert report["deadlines"]["missed_by"] == {"woke_late": 4, "tick_overran": 1}
+    assert report["deadlines"]["starved_ms"] == 500.0
+    assert report["deadlines"]["starved_last_10_s"] == {"times": 1, "ms": 250.0}
     assert report["rates"]["worst_second_hz"] == 97.0
+    assert report["rates"]["worst_second_at_s"] == 7.0
+    assert report["schedule"]["ok"]
+    assert report["schedule"]["path_ms"] == pytest.approx(800.0)
+    assert len(report["schedule"]["arithmetic"]) == 4
     assert report["real_time"] == ["SCHED_FIFO: ok"]
     assert report["events"]["counts"]["starved"] == 1
     assert report["environment"]["packages"]["onnxruntime"]
@@ -123,10 +137,10 @@ def test_the_document_has_stages_deadlines_and_the_environment(
 
 
 def test_a_run_that_was_refused_still_has_a_report(resolved: Resolved):
-    log = RunLog(Plan(("touch",), None, 0.0, "exit", 0.8, 0.3), 0)
+    log = RunLog(Plan(("touch",), None, 0.0, "exit", "newest", TIMING), 0)
     log.exit_code, log.reason = ExitCode.REFUSED, "no camera"
     report = build_report(log, resolved, {})
-    assert (report["rates"], report["deadlines"], report["stages"]) == ({}, {}, {})
+    assert [report[key] for key in ("rates", "deadlines", "stages", "schedule")] == [{}, {}, {}, {}]
     assert next(summary_lines(report)) == "refused (exit code 3): no camera"
 
 
@@ -146,7 +160,9 @@ def test_the_summary_says_what_happened(log: RunLog, resolved: Resolved):
         "time is up (10.0 s)",
         "p99.9",
         "5 missed (0.500%: 4 woke late, 1 after a tick",
-        "2 times run out",
+        "97 Hz in the worst second (at 7 s)",
+        "2 times run out (for 0.50 s)",
+        "0.900    100",
         "protective stop: frozen_camera",
     ):
         assert part in text
@@ -154,14 +170,23 @@ def test_the_summary_says_what_happened(log: RunLog, resolved: Resolved):
 
 def test_the_views_show_state_rate_ages_and_joints(log: RunLog):
     line = plain_line(log, 3.0)
-    for part in ("running the task", "task 1/1", "100 Hz (worst 97)", "missed 5/1000", "chunk age 50 ms"):
+    for part in (
+        "running the task",
+        "task 1/1",
+        "100 Hz (worst 97)",
+        "missed 5/1000",
+        "chunk age 50 ms",
+        "over budget: wake_late 100 of 1000 above 0.9 ms",
+    ):
         assert part in line
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(render(log, ROBOT))
     text = console.export_text()
     for part in (
         "touch the red cube",
-        "worst second 97",
+        "worst second 97 (at 7 s)",
+        "2 times for 0.50 s; in the last 10 s 1 times for 0.25 s",
+        "wake_late 100 of 1000 above 0.9 ms",
         "frame 33 ms",
         "shoulder_pan",
         "space protective stop",

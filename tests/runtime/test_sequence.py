@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast.runtime.exit_codes import ExitCode
 from holdfast.runtime.messages import Arm, Event, Phase, Quit, Reset, Snapshot, Stop, Task
+from holdfast.runtime.schedulability import Timing, schedule
 from holdfast.runtime.sequence import Sequence
 from holdfast.runtime.stages import Action, Child, End, Journal, Plan, Save, Send, Stage
 
@@ -26,8 +28,8 @@ class Play:
             "duration_s": 5.0,
             "pause_s": 0.0,
             "on_stop": "exit",
-            "horizon_s": 0.8,
-            "frame_age_s": 0.3,
+            "strategy": "newest",
+            "timing": Timing(steps=17, dt_s=0.05, control_period_s=0.01, frame_age_limit_s=0.3),
             **plan,
         }
         self.now = S
@@ -65,9 +67,12 @@ class Play:
         self.now += 1
         return self._keep(self.sequence.on_key(key, self.now))
 
-    def ready(self) -> list[Action]:
+    def ready_for_control(self) -> None:
         self.hear("control", "connected")
         self.tick()
+
+    def ready(self) -> list[Action]:
+        self.ready_for_control()
         return self.hear("policy", "ready", "{}", 20.0)
 
     def run(self) -> Play:
@@ -106,27 +111,51 @@ def journal(actions: list[Action]) -> list[str]:
 
 def test_it_waits_for_both_children_and_moves_to_the_start_pose_first():
     play = Play()
-    assert play.hear("policy", "ready", "{}", 20.0) == []
+    assert journal(play.hear("policy", "ready", "{}", 20.0)) == ["schedule"] * 4
     assert play.hear("control", "connected") == []
     (arm,) = sent(play.tick(), Arm)
     assert (arm.task_id, arm.return_to_start, arm.follow) == (1, True, False)
 
 
 def test_the_limits_follow_from_the_measured_inference_time():
-    play = Play(horizon_s=10.0)
+    timing = Timing(steps=201, dt_s=0.05, control_period_s=0.01, frame_age_limit_s=0.3)
+    play = Play(timing=timing)
     play.hear("policy", "ready", "{}", 200.0)
     assert play.hear("control", "connected") == []
     (arm,) = sent(play.tick(), Arm)
-    assert arm.chunk_age_limit_ns == pytest.approx(0.7 * S)
-    assert arm.silence_limit_ns == pytest.approx(0.6 * S)
+    found = schedule(replace(timing, inference_s=0.2), "newest")
+    assert arm.chunk_age_limit_ns == pytest.approx(found.chunk_age_limit_s * S) == pytest.approx(0.715 * S)
+    assert arm.silence_limit_ns == pytest.approx(found.silence_limit_s * S) == pytest.approx(0.6 * S)
 
 
-def test_a_chunk_may_never_be_older_than_most_of_itself():
-    play = Play(horizon_s=0.4)
-    play.hear("policy", "ready", "{}", 1000.0)
-    assert play.hear("control", "connected") == []
-    (arm,) = sent(play.tick(), Arm)
-    assert arm.chunk_age_limit_ns == pytest.approx(0.3 * S)
+def test_what_was_measured_of_the_pictures_counts():
+    play = Play()
+    shown = play.hear("policy", "ready", '{"frame_period_ms": 100.0, "frame_latency_ms": 50.0}', 20.0)
+    first = next(action.text for action in shown if isinstance(action, Journal))
+    assert first.startswith("frame: 50 ms on its way + 100 ms period (measured) = at most 150 ms old")
+    assert play.sequence.schedule is not None
+    assert play.sequence.schedule.frame_s == pytest.approx(0.15)
+
+
+def test_a_policy_that_must_starve_is_refused_before_torque_with_the_arithmetic():
+    play = Play()
+    play.ready_for_control()
+    shown = play.hear("policy", "ready", "{}", 500.0)
+    assert journal(shown) == ["schedule"] * 4
+    assert sent(play.actions, Arm) == []
+    assert sent(shown, Quit) == [Quit(park=True)]
+    play.exit("control", 0)
+    play.exit("policy", 0)
+    assert play.sequence.exit_code == ExitCode.REFUSED
+    assert "newest chunks cannot be scheduled: a chunk ends up to" in play.sequence.reason
+    assert "--strategy sequential" in play.sequence.reason
+
+
+def test_the_same_policy_runs_sequentially():
+    play = Play(strategy="sequential")
+    play.ready_for_control()
+    (arm,) = sent(play.hear("policy", "ready", "{}", 2800.0), Arm)
+    assert arm.chunk_age_limit_ns == pytest.approx((0.3 + 2 * 2.8 + 0.015) * S)
 
 
 def test_tasks_follow_each_other_with_a_return_and_a_pause_between():
@@ -149,7 +178,7 @@ def test_tasks_follow_each_other_with_a_return_and_a_pause_between():
     play.exit("policy", 0)
     assert play.sequence.exit_code == ExitCode.FINISHED
     assert [record.outcome for record in play.sequence.records] == ["time is up"] * 2
-    wanted = ["task_ready", "task_start", "task_end"] * 2
+    wanted = [*["schedule"] * 4, *["task_ready", "task_start", "task_end"] * 2]
     assert journal(play.actions) == wanted
 
 

@@ -16,9 +16,11 @@ import pytest
 
 from holdfast.runtime.exit_codes import ExitCode
 from holdfast.runtime.recorder.in_supervisor import SupervisorRecorder
+from holdfast.runtime.schedulability import Timing
 from holdfast.runtime.stages import Child, Plan
 from holdfast.runtime.supervisor import RunLog, RunSetup, supervise
 
+TIMING = Timing(steps=17, dt_s=0.05, control_period_s=0.01, frame_age_limit_s=0.3)
 SCRIPT = str(Path(__file__).with_name("scripted_child.py"))
 COMMANDS: dict[Child, list[str]] = {
     "control": [sys.executable, SCRIPT, "control"],
@@ -42,8 +44,8 @@ class Lines:
 def setup(folder: Path, *, control: dict[str, Any] | None = None, policy: dict[str, Any] | None = None,
           **plan: Any) -> RunSetup:  # fmt: skip
     values: dict[str, Any] = {
-        "tasks": ("touch",), "duration_s": 0.3, "pause_s": 0.0, "on_stop": "exit", "horizon_s": 0.8,
-        "frame_age_s": 0.3, **plan,
+        "tasks": ("touch",), "duration_s": 0.3, "pause_s": 0.0, "on_stop": "exit", "strategy": "newest",
+        "timing": TIMING, **plan,
     }  # fmt: skip
     return RunSetup(
         plan=Plan(**values),

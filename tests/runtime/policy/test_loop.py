@@ -15,6 +15,7 @@ from holdfast.drivers.calibration import find_calibration
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.units import JointUnits
 from holdfast.runtime.backends.types import BackendError
+from holdfast.runtime.budgets import Budgets
 from holdfast.runtime.bundle.schema import Bundle
 from holdfast.runtime.channel import Channel, channel_pair
 from holdfast.runtime.messages import (
@@ -87,6 +88,7 @@ class Rig:
             Channel(supervisor_loop, 1),
             JointHistory(10 * MS),
             joint_gap_ns=200 * MS,
+            budgets=Budgets({"session_run": 150 * MS}, 0.05),
         )
         self.from_control: list[Message] = []
         self.from_supervisor: list[Message] = []
@@ -164,6 +166,20 @@ def test_a_chunk_carries_its_stamps_and_absolute_targets(rig: Rig):
 def test_histograms_reach_the_supervisor(rig: Rig):
     rig.start()
     rig.until(lambda: any(h.stage == "session_run" and h.count for h in rig.got(Histogram)))
+
+
+def test_a_stage_above_its_budget_is_told_to_control_and_inference_goes_on(rig: Rig):
+    rig.session.meanwhile = lambda: time.sleep(0.16)
+    rig.start()
+    rig.until(lambda: rig.got(Fault))
+    fault, count = rig.got(Fault)[0], len(rig.got(Chunk))
+    assert fault.code == "over_budget"
+    assert fault.text.startswith("session_run: ")
+    assert "budget of 150 ms" in fault.text
+    rig.until(lambda: len(rig.got(Chunk)) > count)
+    newest = [h for h in rig.got(Histogram) if h.stage == "session_run"][-1]
+    assert newest.budget_ns == 150 * MS
+    assert newest.over == newest.count
 
 
 @pytest.mark.parametrize(
