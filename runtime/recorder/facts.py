@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from ...drivers.types import JointState
@@ -297,12 +298,12 @@ def _stood(recording: Recording, samples: Sequence[JointState]) -> JointState | 
     """The first sample from which on the arm did not move, as far as that is in the recording."""
     gripper = recording.config.gripper
     for k, first in enumerate(samples):
-        while_standing = [s for s in samples[k:] if s.stamp_ns <= first.stamp_ns + STOOD_NS]
-        if samples[-1].stamp_ns < first.stamp_ns + STOOD_NS:
+        until_ns = first.stamp_ns + STOOD_NS
+        if samples[-1].stamp_ns < until_ns:
             return None
         moved = (
             abs(p - q)
-            for later in while_standing
+            for later in takewhile(lambda sample, until=until_ns: sample.stamp_ns <= until, samples[k:])
             for p, q, is_gripper in zip(later.position, first.position, gripper, strict=True)
             if not is_gripper
         )

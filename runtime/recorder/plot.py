@@ -108,7 +108,7 @@ def _draw_joint(account: Account, axes: Axes, joint: int) -> None:
         return [v for v in values if np.isfinite(v)]
 
     _shade(account, axes)
-    line(lambda t: t.output.target, color=_TARGET, lw=1.0, ls=(0, (4, 2)), label="target of the policy")
+    line(lambda t: t.output.target, color=_TARGET, lw=1.0, ls=(0, (4, 2)), label="target")
     seen = line(lambda t: t.output.setpoint, color=_COMMANDED, lw=1.6, label="commanded")
     samples = [t for t in rows if t.joint is not None]
     measured = [t.joint.position[joint] for t in samples if t.joint]
@@ -167,7 +167,7 @@ def _legend(account: Account, axes: Axes) -> None:
     handles: list[Any] = [
         Line2D([], [], color=_COMMANDED, lw=1.6, label="commanded"),
         Line2D([], [], color=_MEASURED, lw=1.2, label="measured"),
-        Line2D([], [], color=_TARGET, lw=1.0, ls=(0, (4, 2)), label="asked for by the policy"),
+        Line2D([], [], color=_TARGET, lw=1.0, ls=(0, (4, 2)), label="target"),
         Line2D([], [], color=_LIMIT, lw=1.2, ls="--", label="limit"),
         Line2D([], [], color="black", lw=0, marker="|", label="a chunk starts"),
         *(Patch(color=c, label=text) for phase, (c, text) in _PHASE_COLOURS.items() if phase in shown),
@@ -230,7 +230,10 @@ def _draw_ages(account: Account, axes: Axes) -> None:
         for i in recording.inferences
         if -BEFORE_S <= _seconds(account, i.start_ns) <= AFTER_S
     ]
-    curve("picture at the start of inference", "#1b9e77", pictures, None, ".")
+    inferences = account.evidence.inferences
+    limit = inferences.picture_limit_ms if inferences is not None else None
+    text = f" (limit {limit:.0f} ms)" if limit else ""
+    curve(f"picture at the start of inference{text}", "#1b9e77", pictures, limit, ".")
     late = [(t.now_ns, t.late_ns / 1e6) for t in recording.ticks if t.late_ns > 500_000]
     late = [(at, ms) for at, ms in late if -BEFORE_S <= _seconds(account, at) <= AFTER_S]
     curve("wake-up later than 0.5 ms", "black", late, None, "x")

@@ -11,7 +11,9 @@ from .records import EventRecord, Recording, Tick
 _REPEAT_NS = 1_000_000_000
 """The same entry within this time of its last occurrence is counted, not listed again."""
 _NUMBERED = frozenset({"missed", "starved", "resumed", "over_budget"})
-"""Codes whose texts have numbers in them: they repeat although no text does."""
+"""Codes that repeat although no text does: the texts have numbers in them."""
+_FREQUENT = _NUMBERED | {"clamped", "bus_error", "late", "also", "refused"}
+"""Only these are merged: of everything else each time counts."""
 _MISSED_TO_SHOW = 2
 """So many slots missed at once are worth an entry."""
 
@@ -94,10 +96,9 @@ def _merged(entries: list[Entry]) -> Iterator[Entry]:
     newest: dict[tuple[str, str, str], int] = {}
     for entry in entries:
         key = (entry.source, entry.code, "" if entry.code in _NUMBERED else entry.text)
-        at = newest.get(key)
-        first = kept[at] if at is not None else None
-        if first is not None and entry.at_ns - (first.last_ns or first.at_ns) <= _REPEAT_NS:
-            kept[newest[key]] = replace(first, count=first.count + 1, last_ns=entry.at_ns)
+        at = newest.get(key) if entry.code in _FREQUENT else None
+        if at is not None and entry.at_ns - (kept[at].last_ns or kept[at].at_ns) <= _REPEAT_NS:
+            kept[at] = replace(kept[at], count=kept[at].count + 1, last_ns=entry.at_ns)
             continue
         newest[key] = len(kept)
         kept.append(entry)
