@@ -21,8 +21,8 @@ CONTROL_SHARES = {"bus_read": 0.5, "step": 0.1, "bus_write": 0.2, "tick": 0.8, "
 """Derived budgets of a control tick, in control periods."""
 WAKE_LATE_MS = 0.5
 """A tick that wakes later has missed its slot."""
-POLICY_SHARES = {"preprocess": 0.25, "postprocess": 0.25}
-"""Derived budgets of the policy, in steps of the action."""
+POLICY_SHARE = 0.25
+"""Derived budgets of the policy, in steps of the action; of what was measured to take longer, `HEADROOM`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,13 @@ def policy_budgets_ms(
 ) -> dict[str, float]:
     """Of the stages that the policy process measures. `session_run_ms`: p99 measured at start; `frame_ms`:
     the oldest picture that inference is expected to start with."""
-    derived = {stage: share * dt_s * 1e3 for stage, share in POLICY_SHARES.items()}
-    derived |= {"session_run": HEADROOM * session_run_ms, "frame_age": HEADROOM * frame_ms}
+    share_ms = POLICY_SHARE * dt_s * 1e3
+    derived = {
+        "frame_age": max(share_ms, HEADROOM * frame_ms),
+        "preprocess": share_ms,
+        "session_run": max(share_ms, HEADROOM * session_run_ms),
+        "postprocess": share_ms,
+    }
     bundle_ms = {stage: value for stage, value in bundle_ms.items() if stage in derived}
     return {**derived, **bundle_ms}
 

@@ -176,7 +176,7 @@ def render(run: RunLog, robot: Robot) -> Group:
 def _over_budget(run: RunLog) -> str:
     """The stages that took longer than their budget in the last 10 s."""
     return ", ".join(
-        f"{stage} {found.window_over} of {found.window_count} above {found.budget_ns / 1e6:g} ms"
+        f"{stage} {found.window_over}/{found.window_count} above {found.budget_ns / 1e6:g} ms"
         for (_, stage), found in run.histograms.items()
         if found.window_over
     )

@@ -27,7 +27,7 @@ MIN_CHUNK_AGE_S = 0.4
 MIN_SILENCE_S = 0.5
 """Floors of the limits that follow from the measured times: a fast policy on a busy computer still has
 hiccups, and the arm moves slowly compared with them."""
-SETTLE_S = 0.5
+SETTLE_S = 0.3
 """How long the smoothed command takes to stand still at a path's end: sequential policies wait for it."""
 SILENCE_MARGIN_S = 0.2
 """What the policy's loop may take besides inferences; it sends a heartbeat every 40 ms."""

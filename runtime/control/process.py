@@ -92,6 +92,9 @@ def guards(loop: ControlLoop) -> list[str]:
         f"missed slots: {config.max_missed_in_a_row} in a row or {config.max_missed_fraction:.0%} of the "
         f"last {WINDOW_NS / 2e9:g} to {WINDOW_NS / 1e9:g} s"
     )
+    chosen = ", ".join(f"{code}: {reaction}" for code, reaction in sorted(config.reactions.items()))
+    rows.append(f"starving: {config.max_starved} times in {WINDOW_NS / 1e9:g} s")
+    rows.append(f"reactions: the table{f', but {chosen} (robot file)' if chosen else ''}")
     rows.append(f"supervisor: silence of {SUPERVISOR_SILENCE_NS / 1e6:g} ms, end of its channel")
     rows.append(f"stop: category {config.stop_category}, latched in {loop.latch.path}")
     if arm.guard is not gate:

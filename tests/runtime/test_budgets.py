@@ -47,6 +47,7 @@ def test_the_policys_budgets_follow_from_what_was_measured_unless_the_bundle_has
     found = policy_budgets_ms({"session_run": 30.0, "camera_to_wire": 100.0}, 0.05, 20.0, 45.0)
     assert found == {"preprocess": 12.5, "postprocess": 12.5, "session_run": 30.0, "frame_age": 67.5}
     assert policy_budgets_ms({}, 0.05, 20.0, 45.0)["session_run"] == 30.0
+    assert policy_budgets_ms({}, 0.05, 0.1, 45.0)["session_run"] == 12.5, "a hiccup is no overrun"
     assert limits_ns({"tick": 0.5}) == {"tick": 500_000}
 
 

@@ -176,7 +176,7 @@ def test_the_views_show_state_rate_ages_and_joints(log: RunLog):
         "100 Hz (worst 97)",
         "missed 5/1000",
         "chunk age 50 ms",
-        "over budget: wake_late 100 of 1000 above 0.9 ms",
+        "over budget: wake_late 100/1000 above 0.9 ms",
     ):
         assert part in line
     console = Console(width=100, record=True, file=io.StringIO())
@@ -186,7 +186,7 @@ def test_the_views_show_state_rate_ages_and_joints(log: RunLog):
         "touch the red cube",
         "worst second 97 (at 7 s)",
         "2 times for 0.50 s; in the last 10 s 1 times for 0.25 s",
-        "wake_late 100 of 1000 above 0.9 ms",
+        "wake_late 100/1000 above 0.9 ms",
         "frame 33 ms",
         "shoulder_pan",
         "space protective stop",

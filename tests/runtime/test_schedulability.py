@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from holdfast.runtime.control.core import ControlCore
+from holdfast.runtime.control.smoother import KinematicLimits
 from holdfast.runtime.control.state import Inbox
 from holdfast.runtime.control.strategies import STRATEGIES
 from holdfast.runtime.schedulability import DECLARED_FRAME_PERIOD_S, SETTLE_S, Schedule, Timing, schedule
@@ -172,9 +173,13 @@ def test_pictures_that_are_always_too_old_are_refused():
     assert "pictures are up to 512 ms old when inference starts, allowed are 400 ms" in found.problem
 
 
-def test_a_sequential_arm_settles_as_soon_as_is_said():
-    for goal in (0.25, 0.4, 0.9):
-        bench = Bench(core=ControlCore(config(strategy="sequential")))
+SO101 = KinematicLimits((2.0, 2.0, 200.0), (10.0, 10.0, 1500.0), (200.0, 200.0, 30000.0))
+
+
+@pytest.mark.parametrize("limits", [config().kinematic, SO101])
+def test_a_sequential_arm_settles_as_soon_as_is_said(limits: KinematicLimits):
+    for goal in (0.25, 0.4, 0.6, 0.9):
+        bench = Bench(core=ControlCore(config(strategy="sequential", kinematic=limits)))
         bench.start()
         bench.run(3)
         bench.tick(Inbox(chunk=chunk(ramp(goal), chunk_id=1, observation_ns=bench.now_ns)))
@@ -215,7 +220,7 @@ def test_a_refusal_says_by_how_much_and_what_to_do():
 def test_a_sequential_policy_is_told_how_much_it_moves():
     found = schedule(timing(inference_s=2.0), "sequential")
     assert (
-        "moves 0.75 s, then holds at most 0.50 s to settle + 2.06 s = 2.56 s (23% of the time"
+        "moves 0.75 s, then holds at most 0.30 s to settle + 2.06 s = 2.36 s (24% of the time"
         in found.lines[2]
     )
 
