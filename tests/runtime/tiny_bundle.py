@@ -49,7 +49,12 @@ def constant_graph(actions: NDArray[np.float32], nan_word: int | None = None) ->
     return model.SerializeToString()
 
 
-def tiny_spec(robot_type: str = "sim_arm", default_task: str | None = "touch the red cube") -> dict[str, Any]:
+def tiny_spec(
+    robot_type: str = "sim_arm",
+    default_task: str | None = "touch the red cube",
+    steps: int = STEPS,
+    strategy: str | None = None,
+) -> dict[str, Any]:
     """The JSON values of the bundle, without `files`."""
     identity = {"source": "identity", "offset": [0.0] * 6, "scale": [1.0] * 6}
     units = ["rad"] * 5 + ["0_100_of_range"]
@@ -71,7 +76,7 @@ def tiny_spec(robot_type: str = "sim_arm", default_task: str | None = "touch the
                 "file": "graphs/policy.onnx",
                 "precision": "fp32",
                 "inputs": [{"name": k, "dtype": d, "shape": s} for k, (d, s) in INPUTS.items()],
-                "outputs": [{"name": "actions", "dtype": "float32", "shape": [1, STEPS, 6]}],
+                "outputs": [{"name": "actions", "dtype": "float32", "shape": [1, steps, 6]}],
             }
         },
         "cameras": [
@@ -93,7 +98,7 @@ def tiny_spec(robot_type: str = "sim_arm", default_task: str | None = "touch the
         "action": {
             "space": "joint_delta",
             "elements": [{**e, "relative": e["name"] != "gripper"} for e in elements],
-            "steps": STEPS,
+            "steps": steps,
             "dt_s": DT_S,
             "normalisation": [identity],
         },
@@ -120,6 +125,7 @@ def tiny_spec(robot_type: str = "sim_arm", default_task: str | None = "touch the
             "versions": {},
             "notes": "",
         },
+        "execution": None if strategy is None else {"strategy": strategy},
     }
 
 
@@ -135,7 +141,7 @@ def write_tiny_bundle(
     nan_word: int | None = None,
     **spec: Any,
 ) -> Path:
-    """`actions`: [STEPS, 6]; default: stay. `golden`: what the golden file claims; default: the truth."""
+    """`actions`: [steps, 6]; default: STEPS times stay. `golden`: what the golden file claims; default: the truth."""
     value = (np.zeros((STEPS, 6), np.float32) if actions is None else actions)[None]
     files = {
         "graphs/policy.onnx": constant_graph(value, nan_word),
@@ -143,4 +149,4 @@ def write_tiny_bundle(
             golden_inputs(), {"actions": value if golden is None else golden[None]}
         ),
     }
-    return write_bundle(folder, tiny_spec(**spec), files)
+    return write_bundle(folder, tiny_spec(steps=len(value[0]), **spec), files)
