@@ -5,6 +5,7 @@ Drawn without a display. Time runs in seconds from the moment that the account i
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def draw(account: Account, path: Path) -> None:
     figure = Figure(figsize=(_WIDTH_IN, sum(heights) + 1.2), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    figure.suptitle(_title(account), fontsize=12, fontweight="bold")
+    figure.suptitle(_title(account), fontsize=12)
     for row, frames in enumerate(cameras):
         _draw_frames(account, figure, grid[row, 0], frames)
     first: Any = None
@@ -78,7 +79,7 @@ def draw(account: Account, path: Path) -> None:
 def _title(account: Account) -> str:
     stop = account.stop
     if stop is not None:
-        return f"Protective stop {stop.code}: {stop.text}"[:150]
+        return f"Protective stop {stop.code}\n" + textwrap.shorten(stop.text, 130, placeholder=" ...")
     if account.control_died:
         return f"Control ended without a stop: {account.control_died}"
     return "No protective stop"

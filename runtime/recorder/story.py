@@ -17,7 +17,7 @@ BEFORE_NS = 10_000_000_000
 """How much of what came before the moment is told; what matters for the whole run is told from the start."""
 _ALWAYS = frozenset({"connected", "armed", "running", "task_start", "stop", "reset", "gap"})
 _MOST_ENTRIES = 60
-_NOISE = frozenset({"clamped", "resumed", "starved", "bus_error", "missed"})
+_NOISE = frozenset({"clamped", "resumed", "starved", "bus_error", "missed", "over_budget"})
 """Left out first where there is too much to tell; their numbers stand under the evidence."""
 _LONGEST_LINE = 160
 _PHASES = {
@@ -165,6 +165,10 @@ def _margins(account: Account) -> Iterator[str]:
 def _arm(account: Account) -> Iterator[str]:
     if account.braking is not None:
         yield from _braked(account.braking)
+        measured_ns = account.evidence.bus.last_complete_ns
+        if measured_ns is not None:
+            when = _at(account, measured_ns)
+            yield f"(commanded and speed: just before the stop; measured: the joint state of {when})"
     elif account.control_died:
         yield from _last_goal(account)
 

@@ -10,9 +10,9 @@ from .records import EventRecord, Recording, Tick
 
 _REPEAT_NS = 1_000_000_000
 """The same entry within this time of its last occurrence is counted, not listed again."""
-_NUMBERED = frozenset({"missed", "starved", "resumed", "over_budget"})
+_NUMBERED = frozenset({"missed", "starved", "resumed"})
 """Codes that repeat although no text does: the texts have numbers in them."""
-_FREQUENT = _NUMBERED | {"clamped", "bus_error", "late", "also", "refused"}
+_FREQUENT = _NUMBERED | {"over_budget", "clamped", "bus_error", "late", "also", "refused"}
 """Only these are merged: of everything else each time counts."""
 _MISSED_TO_SHOW = 2
 """So many slots missed at once are worth an entry."""
@@ -91,11 +91,18 @@ def _of_policy(recording: Recording) -> Iterator[Entry]:
         yield Entry(task.at_ns, "policy", "task", text)
 
 
+def _what(entry: Entry) -> str:
+    """The part of its text that is the same when it happens again."""
+    if entry.code == "over_budget":
+        return entry.text.partition(":")[0]
+    return "" if entry.code in _NUMBERED else entry.text
+
+
 def _merged(entries: list[Entry]) -> Iterator[Entry]:
     kept: list[Entry] = []
     newest: dict[tuple[str, str, str], int] = {}
     for entry in entries:
-        key = (entry.source, entry.code, "" if entry.code in _NUMBERED else entry.text)
+        key = (entry.source, entry.code, _what(entry))
         at = newest.get(key) if entry.code in _FREQUENT else None
         if at is not None and entry.at_ns - (kept[at].last_ns or kept[at].at_ns) <= _REPEAT_NS:
             kept[at] = replace(kept[at], count=kept[at].count + 1, last_ns=entry.at_ns)
