@@ -41,9 +41,16 @@ class Set:
 
     def judged(self) -> Schedule:
         timing = Timing(
-            self.steps, self.dt * NS, self.tick * NS, self.inference * NS, 10.0, self.period * NS,
-            self.latency * NS, self.cameras, True,
-        )  # fmt: skip
+            steps=self.steps,
+            dt_s=self.dt * NS,
+            control_period_s=self.tick * NS,
+            frame_age_limit_s=10.0,
+            inference_s=self.inference * NS,
+            frame_period_s=self.period * NS,
+            frame_latency_s=self.latency * NS,
+            cameras=self.cameras,
+            measured=True,
+        )
         return schedule(timing, "newest")
 
     def pipeline(self, phases: tuple[int, ...], tick_phase: int) -> Pipeline:
@@ -132,7 +139,16 @@ def test_the_verdict_is_what_the_real_core_makes_of_the_worst_pattern(
 
 
 def timing(**changes: object) -> Timing:
-    base = Timing(16, 0.05, 0.01, 0.08, 0.4, 1 / 30, 0.012, 1, True)
+    base = Timing(
+        steps=16,
+        dt_s=0.05,
+        control_period_s=0.01,
+        frame_age_limit_s=0.4,
+        inference_s=0.08,
+        frame_period_s=1 / 30,
+        frame_latency_s=0.012,
+        measured=True,
+    )
     return replace(base, **changes)  # pyright: ignore[reportArgumentType]
 
 
