@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from holdfast.drivers.types import Direction
 from holdfast.runtime.control.clock import Wake
-from holdfast.runtime.control.state import CoreState, Inbox, Output
+from holdfast.runtime.control.state import CoreState, Inbox, Note, Output
 from holdfast.runtime.recorder import in_supervisor
 from holdfast.runtime.recorder.collect import own_files
 from holdfast.runtime.recorder.folder import CONTROL_RING, RunFolder
@@ -104,6 +105,24 @@ def test_a_tick_costs_little(tmp_path: Path):
         costs.append(time.perf_counter_ns() - start)
     assert recorder.on
     assert sorted(costs)[len(costs) // 2] < 100_000
+
+
+def test_recording_makes_no_cyclic_garbage(tmp_path: Path):
+    """Control collects none: it would grow for as long as it runs."""
+    tape = Tape(tmp_path).fly(20)
+    recorder, last = tape.core.recorder, tape.core.given[-1]
+    noted = replace(last.output, notes=(Note("clamped", "pan: lead"),))
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(100):
+            recorder.bus(Direction.SENT, i, b"x")
+            recorder.tick(None, i, last.joint, last.inbox, last.state, noted)
+            recorder.state(last.state, i)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert recorder.on
 
 
 def test_whoever_outlives_the_supervisor_keeps_the_recording(tmp_path: Path):
