@@ -97,7 +97,8 @@ class PolicyLoop:
         self._chunk_id = 0
         self._heartbeat_ns = 0
         self._reported_ns = 0
-        self._fitting_ns = 0
+        self._unfit_ns = 0
+        """Since when pictures have found no joint state; 0 while they do."""
         self._sent_ns = 0
 
     def run(self) -> None:
@@ -152,7 +153,8 @@ class PolicyLoop:
         self._flight.task(self._clock(), task.task_id, task.text)
         self._cameras.begin()
         self._execution.begin(task.task_id)
-        self._fitting_ns = self._sent_ns = self._clock()
+        self._unfit_ns = 0
+        self._sent_ns = self._clock()
         if not task.text:
             return
         if self._fault is not None:
@@ -184,7 +186,7 @@ class PolicyLoop:
         got_ns = self._clock()
         oldest = min(frames.values(), key=lambda frame: frame.stamp_ns)
         if self._sequential and not self._execution.carried_out(oldest.stamp_ns):
-            self._fitting_ns = got_ns
+            self._unfit_ns = 0
             return
         position = self._position_at(oldest.stamp_ns)
         if position is None:
@@ -205,9 +207,11 @@ class PolicyLoop:
             position = self._history.at(stamp_ns)
             now_ns = self._clock()
             if position is not None:
-                self._fitting_ns = now_ns
+                self._unfit_ns = 0
                 return position
-            if now_ns - self._fitting_ns > self._joint_gap_ns:
+            # Counted from the first picture that found none: while there is none, none is looked for.
+            self._unfit_ns = self._unfit_ns or now_ns
+            if now_ns - self._unfit_ns > self._joint_gap_ns:
                 raise FrameFault(
                     "joint_state_stale",
                     f"no joint state for the pictures of the last {self._joint_gap_ns / 1e6:.0f} ms: control "
@@ -250,8 +254,7 @@ class PolicyLoop:
         }
         for stage, duration_ns in durations.items():
             self._recorders[stage].add(duration_ns)
-        # Nobody looked for joint states meanwhile.
-        self._sent_ns = self._fitting_ns = sent_ns
+        self._sent_ns = sent_ns
         # The chunk is on its way: what this costs, no command waits for.
         self._flight.inference(chunk, got_ns, inference.prepared_ns, inference.run_ns, sent_ns)
         self._flight.frames(frames, sent_ns)
