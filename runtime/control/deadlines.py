@@ -111,11 +111,14 @@ def check_reactions(tuned: Mapping[str, str]) -> None:
     for code, chosen in tuned.items():
         row = REACTIONS.get(code)
         if row is None:
-            raise ConfigError(f"reactions: no condition is called {code!r}; known are {', '.join(REACTIONS)}")
+            raise ConfigError(
+                f"the robot file's reactions: no condition is called {code!r}; known are "
+                f"{', '.join(REACTIONS)}"
+            )
         offered = (row.kind, *row.choices)
         if chosen.partition("_")[0] not in offered:
             raise ConfigError(
-                f"reactions: {code} ({row.meaning}) cannot be {chosen!r}; the table offers "
+                f"the robot file's reactions: {code} ({row.meaning}) cannot be {chosen!r}; the table offers "
                 f"{' or '.join(offered)}"
                 + (", where a stop may name its category (stop_1, stop_2)" if "stop" in offered else "")
             )
