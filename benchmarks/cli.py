@@ -12,13 +12,17 @@ from ..export.signals import EndedBySignal, unwinding
 VERBS = {
     "bus": "one motor-bus cycle: time, CPU and distance from the wire's own time",
     "jitter": "how late control wakes up under inference load, beside cyclictest",
+    "tick": "CPU time of one tick of control without the bus",
     "endurance": "ten minutes of control under 30 to 80 ms of inference, beside cyclictest, with its bounds",
     "footprint": "size of the installation without torch, import and --help times",
     "task": "closed-loop task success of a policy, in stepped time",
     "strategies": "ways of executing chunks under latency: success, jerk, jumps, ages",
+    "peers": "another runtime's loop on the same work, beside ours (installs it first: 700 MB)",
     "demo": "the whole chain: export, simulated arm, attempts, deadlines (what `make demo` runs)",
 }
 """Verb -> what it does; each is a module of this room with `add_arguments(parser)` and `main(args)`."""
+ELSEWHERE = {"peers": "peers.physicalai_loop"}
+"""Verbs whose module has another name."""
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -67,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _module(verb: str) -> ModuleType:
-    return importlib.import_module(f".{verb}", __package__)
+    return importlib.import_module(f".{ELSEWHERE.get(verb, verb)}", __package__)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def main(args: argparse.Namespace) -> int:
     return 0 if passed(rows) else 1
 
 
-def run(bundle: Path, folder: Path, options: EnduranceOptions) -> tuple[dict[str, Any], Lateness | str]:
+def run(
+    bundle: Path, folder: Path, options: EnduranceOptions, wire_log: Path | None = None
+) -> tuple[dict[str, Any], Lateness | str]:
     """One task on the simulated arm: vla-run's report, and what cyclictest saw (or why it saw nothing).
 
     Raises `EnduranceError`, and `DemoRefused` where the simulated arm cannot be started.
@@ -154,6 +156,7 @@ def run(bundle: Path, folder: Path, options: EnduranceOptions) -> tuple[dict[str
                 baud=options.baud,
                 seed=options.seed,
                 camera_fps=CAMERA_FPS,
+                wire_log=wire_log,
             ) as simulator,
         ):
             task = simulator.truth.reset(options.seed, "touch", "red")

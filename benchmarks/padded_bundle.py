@@ -52,21 +52,32 @@ def pad_bundle(
     if any(tensor.name.startswith(PREFIX) for tensor in model.graph.initializer):
         raise BundleError(f"bundle {source} is padded already; pad the one that it was made from")
     inputs, _ = read_golden(bundle).sample(0)
-    fixed_ms, product_ms = _calibrate(model, output, inputs)
-    products = [round((bound - fixed_ms) / product_ms) for bound in (low_ms, high_ms)]
+    fewest, most = products_for(model, output, inputs, low_ms, high_ms)
+    graph = padded_graph(model, output, fewest, most, seed)
+    content = spec.model_dump(mode="json", exclude={"format", "version", "files"})
+    content["name"] = f"{spec.name[:57]}-padded"
+    content["provenance"]["notes"] = (
+        f"{spec.provenance.notes} Padded to {low_ms:g} .. {high_ms:g} ms of CPU time: {fewest} to "
+        f"{most} products of {SIDE} x {SIDE} matrices in each inference."
+    ).strip()
+    files = {entry.path: bundle.read(entry.path) for entry in spec.files}
+    return write_bundle(target, content, {**files, path: graph}, replace=replace)
+
+
+def products_for(
+    model: ModelProto, output: str, inputs: dict[str, Any], low_ms: float, high_ms: float
+) -> tuple[int, int]:
+    """How many products make an inference of `low_ms`, and of `high_ms`, of CPU time on this machine.
+
+    Raises `BundleError` where the model alone takes longer than `low_ms`.
+    """
+    fixed_ms = _cpu_ms(model.SerializeToString(), inputs)
     if fixed_ms > low_ms:
         raise BundleError(
             f"the policy alone takes {fixed_ms:.1f} ms here, more than the {low_ms:g} ms asked for"
         )
-    graph = padded_graph(model, output, products[0], products[1], seed)
-    content = spec.model_dump(mode="json", exclude={"format", "version", "files"})
-    content["name"] = f"{spec.name[:57]}-padded"
-    content["provenance"]["notes"] = (
-        f"{spec.provenance.notes} Padded to {low_ms:g} .. {high_ms:g} ms of CPU time: {products[0]} to "
-        f"{products[1]} products of {SIDE} x {SIDE} matrices in each inference."
-    ).strip()
-    files = {entry.path: bundle.read(entry.path) for entry in spec.files}
-    return write_bundle(target, content, {**files, path: graph}, replace=replace)
+    product_ms = (_cpu_ms(padded_graph(model, output, PROBE, PROBE, 0), inputs) - fixed_ms) / PROBE
+    return round((low_ms - fixed_ms) / product_ms), round((high_ms - fixed_ms) / product_ms)
 
 
 def padded_graph(model: ModelProto, output: str, fewest: int, most: int, seed: int) -> bytes:
@@ -126,13 +137,6 @@ def _rename(graph: GraphProto, old: str, new: str) -> None:
             for index, name in enumerate(names):
                 if name == old:
                     names[index] = new
-
-
-def _calibrate(model: ModelProto, output: str, inputs: dict[str, Any]) -> tuple[float, float]:
-    """CPU time (ms) of an inference without products, and of one product."""
-    fixed_ms = _cpu_ms(model.SerializeToString(), inputs)
-    probed_ms = _cpu_ms(padded_graph(model, output, PROBE, PROBE, 0), inputs)
-    return fixed_ms, (probed_ms - fixed_ms) / PROBE
 
 
 def _cpu_ms(graph: bytes, inputs: dict[str, Any]) -> float:
