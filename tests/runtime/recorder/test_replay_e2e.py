@@ -124,6 +124,20 @@ class Flights:
                 self._mend()
         return self._flown[name]
 
+    def killed_at_once(self) -> VlaRun:
+        """A run of which every process was killed before one could react to the death of another."""
+        folder = self._folder / "all-killed"
+        with VlaRun(folder, str(_sweeping(self._folder)), *arm_options(self._simulator)) as run:
+            _in_motion(run, self._simulator)
+            processes = [run.pid_of("control"), run.pid_of("policy"), run.process.pid]
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in processes:
+                    os.kill(pid, number)
+            run.finish()
+            for pid in processes[:2]:
+                wait_gone(pid)
+        return run
+
     def _mend(self) -> None:
         """Also off and on, without which a motor that was jammed reports an overload."""
         for fault in ("replug", "power_loss", "clear"):
@@ -301,6 +315,22 @@ def test_explain_as_a_command_draws_and_tells(flights: Flights) -> None:
     assert Path(document["plot"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_whose_processes_were_all_killed_is_found_told_and_replayed(flights: Flights) -> None:
+    """The rings end in whatever was being written."""
+    run = flights.killed_at_once()
+    done = vla_run("--explain", "--json", state=run.state)
+    assert done.returncode == 0, done.stderr
+    (path,) = own_files(run.state / "holdfast" / "recordings")
+    assert path.name.endswith("-killed.flight")
+    assert str(path) in done.stderr
+    document = json.loads(done.stdout)
+    assert document["stops"] == []
+    assert document["last_phase"] == "run"
+    assert document["replay"]["identical"] is True
+    # The same once more, from the file that it was written to.
+    assert vla_run("--replay", str(path)).returncode == 0
+
+
 @pytest.mark.parametrize("kept", [0.2, 0.45])
 def test_a_file_that_was_cut_off_is_replayed_as_far_as_it_goes(
     flights: Flights, tmp_path: Path, kept: float
@@ -345,6 +375,9 @@ def test_one_measured_position_is_found_at_its_tick(flights: Flights) -> None:
     assert difference.index == index
 
 
-def vla_run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def vla_run(*arguments: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "holdfast.runtime.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    place = {"XDG_STATE_HOME": str(state)} if state is not None else {}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **place}
+    )
