@@ -1,0 +1,70 @@
+"""What the policy process measures before it says that it is ready."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from holdfast.runtime.policy.frame_timing import FrameTiming
+from holdfast.runtime.policy.process import (
+    LEAST_RUNS,
+    MEASURE_S,
+    MEASURED_RUNS,
+    WARM_UP_RUNS,
+    describe_frames,
+    measure_inference,
+)
+
+
+class Timed:
+    """A program whose inferences take as long as they are told to, and the clock that they move."""
+
+    def __init__(self, seconds: float, cold_s: float = 0.0) -> None:
+        self.now = 0.0
+        self.runs = 0
+        self._seconds, self._cold_s = seconds, cold_s
+
+    def clock(self) -> float:
+        return self.now
+
+    def warm_up(self, runs: int) -> NDArray[np.int64]:
+        rows = []
+        for _ in range(runs):
+            seconds = self._cold_s if self.runs == 0 and self._cold_s else self._seconds
+            self.runs += 1
+            self.now += seconds
+            rows.append([round(seconds * 1e9), round(seconds * 0.9e9)])
+        return np.array(rows)
+
+
+def measure(program: Timed) -> dict[str, float]:
+    return measure_inference(program, program.clock)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_first_inferences_do_not_count():
+    program = Timed(0.02, cold_s=3.0)
+    found = measure(program)
+    assert found["inference_p99_ms"] == pytest.approx(20.0)
+    assert found["session_run_p50_ms"] == pytest.approx(18.0)
+    assert program.runs == WARM_UP_RUNS + MEASURED_RUNS
+
+
+def test_a_slow_policy_is_measured_for_a_while_and_not_thirty_times():
+    program = Timed(2.9)
+    assert measure(program)["inference_p99_ms"] == pytest.approx(2900.0)
+    assert program.now < WARM_UP_RUNS * 2.9 + MEASURE_S + 2.9
+
+
+def test_even_the_slowest_is_measured_a_few_times():
+    program = Timed(20.0)
+    measure(program)
+    assert program.runs == WARM_UP_RUNS + LEAST_RUNS
+
+
+def test_pictures_that_were_not_measured_are_null():
+    assert describe_frames(None) == {"frame_period_ms": None, "frame_latency_ms": None}
+    assert describe_frames(FrameTiming(33_000_000, 12_000_000)) == {
+        "frame_period_ms": 33.0,
+        "frame_latency_ms": 12.0,
+    }
