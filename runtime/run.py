@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         _report_refusal(args, code, str(error), started_ns)
         raise
     killed = write_out_the_dead(recordings_folder(args.record))
-    setup = with_recorder(make_setup(args, resolved), args, resolved, _options(args, resolved.control_hz))
+    setup = with_recorder(
+        make_setup(args, resolved), args, resolved, _options(args, resolved.control_hz, resolved.strategy)
+    )
     for line in killed:
         print(line)
     for choice in resolved.choices:
@@ -145,7 +147,7 @@ def _control_core(args: argparse.Namespace) -> int | None:
 
 
 def _finish(args: argparse.Namespace, resolved: Resolved, log: RunLog) -> int:
-    report = build_report(log, resolved, _options(args, resolved.control_hz))
+    report = build_report(log, resolved, _options(args, resolved.control_hz, resolved.strategy))
     code = log.exit_code
     if not _write_report(args, report):
         code = code or ExitCode.INTERNAL
@@ -159,15 +161,19 @@ def _finish(args: argparse.Namespace, resolved: Resolved, log: RunLog) -> int:
 
 
 def _report_refusal(args: argparse.Namespace, code: ExitCode, reason: str, started_ns: int) -> None:
-    _write_report(args, refusal_report(code, reason, _options(args, args.control_hz), started_ns))
+    _write_report(
+        args, refusal_report(code, reason, _options(args, args.control_hz, args.strategy), started_ns)
+    )
 
 
-def _options(args: argparse.Namespace, control_hz: float | None) -> dict[str, Any]:
+def _options(args: argparse.Namespace, control_hz: float | None, strategy: str | None) -> dict[str, Any]:
     """As they stand in the report."""
     return {
         "duration_s": args.duration,
         "pause_s": args.pause,
         "control_hz": control_hz,
+        "strategy": strategy,
+        "ema_s": args.ema,
         "rt": args.rt,
         "cpu": _control_core(args),
         "threads": args.threads,
