@@ -51,7 +51,10 @@ ADVICE: tuple[Advice, ...] = (
         ("non_finite",),
         "the policy produced NaN or infinity: precision, or an input that it was never trained on",
     ),
-    Advice(("chunk_bad",), "the text says what is wrong: shape or step, export the bundle again; stamps, the camera's clock"),
+    Advice(
+        ("chunk_bad",),
+        "the text says what is wrong: shape or step, export the bundle again; stamps, the camera's clock",
+    ),
     Advice(
         ("following_error", "stalled", "not_reached", "load"),
         "what blocks the joint that is named; a weak supply; the gains",

@@ -13,8 +13,10 @@ from itertools import pairwise
 from statistics import median
 
 from ...drivers.feetech import codec
+from ...drivers.types import Direction
 from ..messages import Phase
-from .records import Direction, Recording, Tick
+from .observed import FrameRecord
+from .records import Recording, Tick
 
 WINDOW_NS = 10_000_000_000
 """How far back counts go."""
@@ -133,7 +135,7 @@ def evidence_at(recording: Recording, at_ns: int, chunk_ends_ns: int | None = No
 
 
 def _cameras(recording: Recording, at_ns: int) -> tuple[CameraFacts, ...]:
-    by_name: dict[str, list] = {}
+    by_name: dict[str, list[FrameRecord]] = {}
     for frame in recording.frames:
         if frame.arrival_ns <= at_ns:
             by_name.setdefault(frame.camera, []).append(frame)

@@ -33,7 +33,7 @@ _OUTSIDE = {
     "bus_write_failed": "control, at the motor port",
     "gate_denied": "control's gate, at a write to the motors",
     "requested": "control, as it was told to stop",
-    "over_budget": "control, from the time that its stages took",
+    "over_budget": "the process whose stage is named, from the time that it took",
     "internal": "control, after an error of its own",
 }
 """Who finds the conditions that reach the core from outside; all others are faults of the policy process."""

@@ -11,9 +11,7 @@ from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.state import Condition, CoreState, Inbox, Output
 from holdfast.runtime.recorder.records import Recording, Tick
 
-from ..control.world import MS, Bench, arm, chunk, config
-
-HERE = (0.2, -0.3, 10.0)
+from ..control.world import MS, Bench, chunk, config
 
 
 class Tape(ControlCore):
@@ -87,6 +85,3 @@ class Flight:
             **dict.fromkeys(nothing, ()),
         )
         return replace(whole, **changes)
-
-
-__all__ = ["HERE", "MS", "Flight", "Tape", "arm"]

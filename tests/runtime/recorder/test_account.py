@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from holdfast.drivers.feetech import codec
-from holdfast.drivers.types import StampSource
+from holdfast.drivers.types import Direction, StampSource
 from holdfast.runtime.control.state import Inbox
 from holdfast.runtime.messages import Phase
 from holdfast.runtime.recorder.account import Account, account_of, as_json
 from holdfast.runtime.recorder.evidence import evidence_at
 from holdfast.runtime.recorder.facts import STOOD_NS
 from holdfast.runtime.recorder.observed import FaultRecord, FrameRecord, InferenceRecord, TaskRecord
-from holdfast.runtime.recorder.records import BusRecord, Direction, EventRecord
+from holdfast.runtime.recorder.records import BusRecord, EventRecord
 from holdfast.runtime.recorder.story import tell
 from holdfast.runtime.recorder.timeline import timeline
 

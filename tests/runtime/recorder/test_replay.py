@@ -12,8 +12,8 @@ from holdfast.runtime.messages import Phase
 from holdfast.runtime.recorder.records import Recording, Tick
 from holdfast.runtime.recorder.replay import first_difference, replay
 
-from ..control.world import joint_state
-from .flight import MS, Flight
+from ..control.world import MS, joint_state
+from .flight import Flight
 
 
 def with_tick(recording: Recording, index: int, tick: Tick) -> Recording:
