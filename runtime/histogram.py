@@ -37,11 +37,16 @@ class Recorder:
         self.max_ns = 0
 
     def add(self, duration_ns: int) -> None:
-        duration_ns = max(0, duration_ns)
-        index = 0 if duration_ns <= FIRST_NS else 1 + int(math.log(duration_ns / FIRST_NS) * _SCALE)
-        self.buckets[min(index, BUCKETS - 1)] += 1
-        self.min_ns = duration_ns if self.count == 0 else min(self.min_ns, duration_ns)
-        self.max_ns = max(self.max_ns, duration_ns)
+        if duration_ns > FIRST_NS:
+            index = 1 + int(math.log(duration_ns / FIRST_NS) * _SCALE)
+            self.buckets[index if index < BUCKETS else BUCKETS - 1] += 1
+        else:
+            duration_ns = max(0, duration_ns)
+            self.buckets[0] += 1
+        if duration_ns > self.max_ns:
+            self.max_ns = duration_ns
+        if duration_ns < self.min_ns or self.count == 0:
+            self.min_ns = duration_ns
         self.count += 1
         self.sum_ns += duration_ns
         if duration_ns > self.budget_ns > 0:
