@@ -16,10 +16,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # setuptools warns about every editable installation.
 export PYTHONWARNINGS = ignore
 
-.PHONY: help setup demo test lint bench test-py310 links clean
+.PHONY: help setup demo test lint bench bench-endurance bench-peers test-py310 links clean
 
 help: ## what there is to make
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/.ready links ## virtual environment and system packages (quick the second time)
 
@@ -52,11 +52,22 @@ lint: setup ## format, lint and type checks
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 
-bench: setup ## bus, jitter, footprint and task benchmarks
+bench: setup ## bus, tick, jitter, footprint and task benchmarks
 	@$(BIN)/vla-bench bus $(ARGS)
+	@$(BIN)/vla-bench tick $(ARGS)
 	@$(BIN)/vla-bench jitter $(ARGS)
 	@$(BIN)/vla-bench footprint $(ARGS)
 	@$(BIN)/vla-bench task export/models/demo/model.pt $(ARGS)
+
+# For the night, on a machine with nothing else to do; ENDURANCE_S=30 shows that it runs.
+ENDURANCE_S ?= 600
+
+bench-endurance: setup ## ENDURANCE_S (600) seconds of control under inference load, then a tenth of it at 500 Hz
+	@$(BIN)/vla-bench endurance --seconds $(ENDURANCE_S) $(ARGS)
+	@$(BIN)/vla-bench endurance --seconds $$(($(ENDURANCE_S) / 10)) --control-hz 500 --bus socket --baud 4000000 --output runs/endurance-500 $(ARGS)
+
+bench-peers: setup ## another runtime on the same work, beside ours (installs 700 MB under runs/)
+	@$(BIN)/vla-bench peers $(ARGS)
 
 # The run path as JetPack 6 has it: Python 3.10, onnxruntime 1.23.2, no torch.
 PYTHON310 ?=
