@@ -304,9 +304,9 @@ class _Supervisor:
 
     def _tell_written(self, files: list[Written]) -> None:
         for written in files:
-            if not written.error and str(written.path) not in self._log.recordings:
+            if written.path is not None and str(written.path) not in self._log.recordings:
                 self._log.recordings.append(str(written.path))
-            self._note("supervisor", "recording", str(written))
+            self._note("supervisor", "recording", written.text)
 
     def _note(self, source: str, code: str, text: str, value: float = 0.0, t_ns: int = 0) -> None:
         log, task = self._log, self._sequence.task

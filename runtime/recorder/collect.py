@@ -11,6 +11,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 
 from .folder import CONTROL_RING, RINGS, RUN_FILE, RunFolder, dead_runs
@@ -24,16 +25,33 @@ RECORDINGS = "recordings"
 """The folder of recordings, in the state folder or as a key of run.json."""
 
 
-def new_path(recordings: Path, code: str) -> Path:
-    """A name that is not taken: time of day (UTC) and what the recording is of."""
+def write_new(folder: Path, recordings: Path, code: str) -> Path:
+    """`write_out` into a new file with the time of day (UTC) and what it is of in its name; returns its path.
+
+    Raises `OSError`; nothing is left then.
+    """
+    target = _reserve(recordings, code)
+    try:
+        write_out(folder, target)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _reserve(recordings: Path, code: str) -> Path:
+    """An empty file: two arms of one computer may lose their power in the same second."""
+    recordings.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     name = f"{stamp}-{re.sub('[^a-z0-9_]', '_', code.lower()) or 'stop'}"
-    path = recordings / (name + SUFFIX)
-    number = 2
-    while path.exists():
-        path = recordings / f"{name}-{number}{SUFFIX}"
-        number += 1
-    return path
+    for number in count(1):
+        path = recordings / f"{name}{f'-{number}' if number > 1 else ''}{SUFFIX}"
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("numbers do not end")
 
 
 def write_out(folder: Path, target: Path) -> None:
@@ -71,6 +89,10 @@ def own_files(recordings: Path) -> list[Path]:
 def _forget_oldest(recordings: Path) -> None:
     for path in own_files(recordings)[:-KEEP]:
         path.unlink(missing_ok=True)
+    for path in recordings.glob(f".*{SUFFIX}.*.tmp"):
+        # Half of a file, of a process that was killed meanwhile.
+        if not Path("/proc", path.name.split(".")[-2]).exists():
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +118,11 @@ def _recover(folder: RunFolder, recordings: Path) -> Recovered | None:
         folder.remove()
         return None
     wish = run_info(folder.path).get(RECORDINGS)
-    target = new_path(Path(wish) if isinstance(wish, str) and wish.startswith("/") else recordings, "killed")
+    place = Path(wish) if isinstance(wish, str) and wish.startswith("/") else recordings
     try:
-        write_out(folder.path, target)
+        target = write_new(folder.path, place, "killed")
     except OSError as error:
-        return Recovered(
-            None,
-            f"the rings of a run that was killed stay in {folder.path}: {target} cannot be written: {error}",
-        )
+        stay = f"its rings stay in {folder.path}"
+        return Recovered(None, f"of a run that was killed cannot be written to {place}: {error}; {stay}")
     folder.remove()
     return Recovered(target, f"of a run that was killed: {target}")

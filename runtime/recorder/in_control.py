@@ -13,7 +13,7 @@ from ..control.clock import Wake
 from ..control.config import CoreConfig
 from ..control.state import CoreState, Inbox, Output
 from .codec import TickCodec, encode_bus, encode_config, encode_state
-from .collect import new_path, write_out
+from .collect import write_new
 from .folder import CONTROL_RING, RunFolder
 from .isolation import Isolated, isolated
 from .kinds import SPAN_S, Kind
@@ -106,10 +106,9 @@ class ControlRecorder(Isolated):
         and removes the rings. Returns what became of it, in words; empty where nothing is recorded."""
         if self._folder is None:
             return ""
-        target = new_path(recordings, code)
         try:
-            write_out(self._folder.path, target)
+            target = write_new(self._folder.path, recordings, code)
         except (OSError, MemoryError) as error:
-            return f"{target} cannot be written: {error}; the next vla-run tries again"
+            return f"cannot be written to {recordings}: {error}; the next vla-run tries again"
         self._folder.remove()
         return str(target)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..messages import Snapshot
 from .codec import encode_event, encode_snapshot
-from .collect import new_path, write_out
+from .collect import write_new, write_out
 from .folder import CONTROL_RING, RUN_FILE, SUPERVISOR_RING, RunFolder
 from .isolation import Isolated, isolated
 from .kinds import Kind
@@ -35,19 +35,20 @@ _SNAPSHOT_NS = 1_000_000_000
 class Written:
     """How writing a file went."""
 
-    path: Path
-    error: str = ""
-
-    def __str__(self) -> str:
-        if self.error:
-            return f"{self.path} cannot be written: {self.error}"
-        return f"{self.path}; what happened: vla-run --explain {shlex.quote(str(self.path))}"
+    path: Path | None
+    """None where it could not be written."""
+    text: str
+    """For a person."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
-    path: Path
+    """A file to be written."""
+
+    code: str
     due_ns: int
+    path: Path | None = None
+    """Once it has been written: may be written again."""
 
 
 class SupervisorRecorder(Isolated):
@@ -68,7 +69,7 @@ class SupervisorRecorder(Isolated):
         self._thread: threading.Thread | None = None
         self._written: list[Written] = []
         self._stop: _Job | None = None
-        """The newest stop, due when it happened."""
+        """The file of the newest stop."""
         self._failed = False
 
     @classmethod
@@ -116,15 +117,14 @@ class SupervisorRecorder(Isolated):
     def stopped(self, code: str, now_ns: int) -> None:
         """The arm is being stopped: a file is written a little later."""
         if self._folder is not None:
-            path = new_path(self._recordings, code)
-            self._stop = _Job(path, now_ns)
-            self._jobs.append(_Job(path, now_ns + AFTER_STOP_NS))
+            self._stop = _Job(code, now_ns + AFTER_STOP_NS)
+            self._jobs.append(self._stop)
 
     def request(self, now_ns: int) -> bool:
         """A person wants a file of the last seconds, now. False where nothing is recorded."""
         if self._folder is None:
             return False
-        self._jobs.append(_Job(new_path(self._recordings, "request"), now_ns))
+        self._jobs.append(_Job("request", now_ns))
         return True
 
     def turn(self, now_ns: int) -> list[Written]:
@@ -135,9 +135,7 @@ class SupervisorRecorder(Isolated):
         job = next((job for job in self._jobs if job.due_ns <= now_ns), None)
         if job is not None:
             self._jobs.remove(job)
-            self._thread = threading.Thread(
-                target=self._write, args=(job.path,), name="recording", daemon=True
-            )
+            self._thread = threading.Thread(target=self._write, args=(job,), name="recording", daemon=True)
             self._thread.start()
         return done
 
@@ -151,13 +149,15 @@ class SupervisorRecorder(Isolated):
             return []
         if self._thread is not None:
             self._thread.join()
-        paths = [job.path for job in self._jobs]
-        if code is not None and self._stop is None:
-            paths.append(new_path(self._recordings, code))
-        elif code is not None and self._stop is not None and now_ns - self._stop.due_ns < STILL_IN_RING_NS:
-            paths.append(self._stop.path)
-        for path in dict.fromkeys(paths):
-            self._write(path)
+        jobs = list(self._jobs)
+        stop = self._stop
+        if code is not None and stop is None:
+            jobs.append(_Job(code, now_ns))
+        elif code is not None and stop is not None and stop not in jobs:
+            since_ns = now_ns - (stop.due_ns - AFTER_STOP_NS)
+            jobs += [stop] if since_ns < STILL_IN_RING_NS else []
+        for job in jobs:
+            self._write(job)
         if self._failed:
             self._folder.close()
         else:
@@ -165,15 +165,20 @@ class SupervisorRecorder(Isolated):
         self._folder = self.writer = None
         return self._written
 
-    def _write(self, path: Path) -> None:
+    def _write(self, job: _Job) -> None:
         assert self._folder is not None
-        if not (self._folder.path / CONTROL_RING).exists():
-            self._written.append(Written(path, "control has recorded nothing"))
+        folder = self._folder.path
+        if not (folder / CONTROL_RING).exists():
+            self._written.append(Written(None, "control has recorded nothing"))
             return
         try:
-            write_out(self._folder.path, path)
+            if job.path is None:
+                job.path = write_new(folder, self._recordings, job.code)
+            else:
+                write_out(folder, job.path)
         except Exception as error:  # noqa: BLE001 - said, and no reason to stop an arm
             self._failed = True
-            self._written.append(Written(path, str(error)))
+            self._written.append(Written(None, f"cannot be written to {self._recordings}: {error}"))
         else:
-            self._written.append(Written(path))
+            command = f"vla-run --explain {shlex.quote(str(job.path))}"
+            self._written.append(Written(job.path, f"{job.path}; what happened: {command}"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.runtime.recorder import collect, folder
-from holdfast.runtime.recorder.collect import KEEP, new_path, own_files, recover, write_out
+from holdfast.runtime.recorder.collect import KEEP, own_files, recover, write_new, write_out
 from holdfast.runtime.recorder.folder import CONTROL_RING, RUN_FILE, RunFolder, dead_runs
 from holdfast.runtime.recorder.reading import read_recording
 
@@ -145,27 +145,35 @@ def test_a_child_whose_folder_is_gone_is_told(state: Path):
 
 
 def test_a_file_has_all_rings_and_what_ran(rings: Path, tmp_path: Path):
-    target = tmp_path / "made" / "on" / "demand" / "x.flight"
-    write_out(rings, target)
+    target = write_new(rings, tmp_path / "made" / "on" / "demand", "policy_lost")
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == sorted(path.name for path in rings.iterdir())
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert os.listdir(target.parent) == ["x.flight"], "no temporary file is left"
+    assert os.listdir(target.parent) == [target.name], "no temporary file is left"
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(
     rings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    target = tmp_path / "files" / "x.flight"
-
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(collect.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
+        write_new(rings, tmp_path / "files", "policy_lost")
+    assert not list((tmp_path / "files").iterdir())
+
+
+def test_a_file_that_cannot_be_written_again_stays_as_it_was(
+    rings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target = write_new(rings, tmp_path / "files", "policy_lost")
+    before = target.read_bytes()
+    monkeypatch.setattr(collect.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
         write_out(rings, target)
-    assert not list(target.parent.iterdir())
+    assert target.read_bytes() == before
 
 
 def test_the_newest_are_kept_and_files_of_others_are_left_alone(rings: Path, tmp_path: Path):
@@ -175,8 +183,7 @@ def test_the_newest_are_kept_and_files_of_others_are_left_alone(rings: Path, tmp
         (files / f"20250101T0000{i:02d}Z-stalled.flight").touch()
     (files / "mine.flight").touch()
     (files / "20200101T000000Z-notes.txt").touch()
-    target = new_path(files, "policy_lost")
-    write_out(rings, target)
+    target = write_new(rings, files, "policy_lost")
     assert own_files(files)[-1] == target
     assert len(own_files(files)) == KEEP
     assert own_files(files)[0].name == "20250101T000006Z-stalled.flight"
@@ -184,14 +191,30 @@ def test_the_newest_are_kept_and_files_of_others_are_left_alone(rings: Path, tmp
     assert (files / "20200101T000000Z-notes.txt").exists()
 
 
-def test_names_are_safe_and_never_taken_twice(tmp_path: Path):
-    first = new_path(tmp_path, "../Odd code")
-    first.touch()
-    second = new_path(tmp_path, "../Odd code")
-    assert first.parent == second.parent == tmp_path
-    assert first != second
-    assert first.name.endswith("Z-___odd_code.flight")
-    assert own_files(tmp_path) == [first]
+def test_half_a_file_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
+    rings: Path, tmp_path: Path
+):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    files = tmp_path / "files"
+    files.mkdir()
+    halves = [files / f".20250101T000000Z-stalled.flight.{pid}.tmp" for pid in (dead.pid, os.getpid())]
+    for half in halves:
+        half.touch()
+    write_new(rings, files, "policy_lost")
+    assert [half.exists() for half in halves] == [False, True]
+
+
+def test_two_stops_in_one_second_have_two_files(rings: Path, tmp_path: Path):
+    paths = {write_new(rings, tmp_path, "bus_lost") for _ in range(3)}
+    assert len(paths) == 3
+    assert set(own_files(tmp_path)) == paths
+
+
+def test_names_are_safe(rings: Path, tmp_path: Path):
+    path = write_new(rings, tmp_path, "../Odd code")
+    assert path.parent == tmp_path
+    assert path.name.endswith("Z-___odd_code.flight")
 
 
 # After everything was killed

@@ -13,7 +13,7 @@ import pytest
 from holdfast.runtime.cli import main
 from holdfast.runtime.control.state import Condition, Inbox
 from holdfast.runtime.recorder import plot
-from holdfast.runtime.recorder.collect import new_path, write_out
+from holdfast.runtime.recorder.collect import write_new, write_out
 from holdfast.runtime.recorder.folder import CONTROL_RING
 
 from ...house import closure, imports, modules, within
@@ -32,9 +32,7 @@ def rings(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def file(rings: Path, tmp_path: Path) -> Path:
-    path = new_path(tmp_path / "recordings", "camera_lost")
-    write_out(rings, path)
-    return path
+    return write_new(rings, tmp_path / "recordings", "camera_lost")
 
 
 def test_the_story_and_a_plot_beside_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
