@@ -38,13 +38,11 @@ def pad_bundle(
     """Writes `target`: the bundle `source` with inferences of `low_ms` to `high_ms`, uniformly drawn.
 
     The times are CPU times of one `session.run` on one thread of this machine, as calibrated now; equal
-    bounds give a constant. Raises `BundleError` where the policy alone takes longer than `low_ms`, and for
-    bundles that are padded already or cannot be read or written.
+    bounds give a constant. Raises `BundleError` for bounds that are none, where the policy alone takes longer
+    than `low_ms`, and for bundles that are padded already or cannot be read or written.
     """
     import onnx
 
-    if not 0 < low_ms <= high_ms:
-        raise BundleError(f"inference times of {low_ms:g} to {high_ms:g} ms: expected 0 < low <= high")
     bundle = load_bundle(source)
     spec = bundle.spec
     path, output = spec.graphs[spec.program.graph].file, spec.program.action_output
@@ -69,8 +67,10 @@ def products_for(
 ) -> tuple[int, int]:
     """How many products make an inference of `low_ms`, and of `high_ms`, of CPU time on this machine.
 
-    Raises `BundleError` where the model alone takes longer than `low_ms`.
+    Raises `BundleError` for bounds that are none, and where the model alone takes longer than `low_ms`.
     """
+    if not 0 < low_ms <= high_ms:
+        raise BundleError(f"inference times of {low_ms:g} to {high_ms:g} ms: expected 0 < low <= high")
     fixed_ms = _cpu_ms(model.SerializeToString(), inputs)
     if fixed_ms > low_ms:
         raise BundleError(

@@ -98,8 +98,8 @@ def main(args: argparse.Namespace) -> int:
     low, high = args.inference_ms
     try:
         with claimed(folder):
-            python = environment(folder / PACKAGE.replace("==", "-"))
             policy = write_policy(folder / "policy", low, high)
+            python = environment(folder / PACKAGE.replace("==", "-"))
             results = [run_peer(python, policy, mode, args.seconds, folder) for mode in MODES]
             results.append(run_ours(folder, args.bundle, args.seconds, (low, high), quiet=args.json))
     except Unavailable as error:
