@@ -142,9 +142,10 @@ def test_nothing_is_recorded_where_nobody_wants_it(
 ):
     with running(tmp_path, bundle, simulator, "--no-record") as run:
         assert folders(memory) == []
-        os.kill(run.pid_of("policy"), signal.SIGKILL)
+        simulator.truth.fault("camera_unplug", on=1)
         assert run.finish() == 4, run.output
     assert recordings(run) == []
+    assert run.count("recording") == 0
 
 
 def test_kill_9_of_the_supervisor(tmp_path: Path, bundle: Path, simulator: Simulator, memory: Path):
