@@ -1,7 +1,7 @@
 """What a recording holds, as frozen values: the ticks of control and everything beside them.
 
 `observed` has the records of the policy process. All stamps are CLOCK_MONOTONIC nanoseconds of one computer
-since its start; `RunInfo` says which time of day that was.
+since its start; run.json says which time of day that was.
 """
 
 from __future__ import annotations
