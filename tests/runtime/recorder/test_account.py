@@ -204,6 +204,15 @@ def test_motors_that_leave_requests_unanswered_are_named() -> None:
     assert bus.silent == (("lift", 4, 10),)
 
 
+def test_what_a_motor_reports_is_named() -> None:
+    flight = Flight().go(1)
+    flight.bench.tick(faults=(0, 32 | 4, 0))
+    account = account_of(flight.rest(5).recording())
+    assert account.stop is not None
+    assert account.stop.code == "motor_fault"
+    assert account.evidence.bus.faults == (("lift", "overheat, overload (0x24)"),)
+
+
 def test_the_picture_that_repeats_is_seen_in_what_was_kept() -> None:
     flight = moving_flight()
     now = flight.bench.now_ns

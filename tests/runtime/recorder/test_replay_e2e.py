@@ -7,8 +7,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ import numpy as np
 import pytest
 
 from holdfast.drivers.simulated.launch import Simulator, start_simulator
+from holdfast.runtime.cli import main
 from holdfast.runtime.messages import Phase
 from holdfast.runtime.recorder.account import Account, account_of
 from holdfast.runtime.recorder.collect import own_files
@@ -28,7 +27,7 @@ from holdfast.runtime.recorder.records import Recording, Tick
 from holdfast.runtime.recorder.replay import replay
 from holdfast.runtime.recorder.story import tell
 
-from ..rig import VlaRun, arm_options, wait_gone
+from ..rig import PATIENCE_S, VlaRun, arm_options, wait_gone
 from ..test_terminal_e2e import Terminal
 from ..tiny_bundle import STEPS, write_tiny_bundle
 
@@ -85,8 +84,6 @@ MISHAPS: dict[str, Mishap] = {
     "camera_lost": broken("camera_unplug"),
     "frozen_camera": broken("camera_freeze"),
     "joint_state_stale": broken("servo_silent", id=3),
-    "bus_lost": broken("unplug"),
-    "motor_fault": broken("error_bits", id=2, bits=32),
     "policy_lost": killed("policy"),
     "supervisor_lost": supervisor_killed,
     "control killed": killed("control"),
@@ -140,8 +137,9 @@ class Flights:
 
     def _mend(self) -> None:
         """Also off and on, without which a motor that was jammed reports an overload."""
-        for fault in ("replug", "power_loss", "clear"):
-            self._simulator.truth.fault(fault)
+        self._simulator.truth.fault("power_loss")
+        time.sleep(0.2)
+        self._simulator.truth.clear()
 
 
 @pytest.fixture(scope="module")
@@ -223,15 +221,14 @@ def test_the_replay_is_identical_bit_for_bit(flights: Flights, name: str) -> Non
     assert recording.complete, recording.notes
     result = replay(recording)
     assert result.difference is None
-    assert len(result.steps) == len(recording.ticks) > 100
+    assert len(result.steps) == len(recording.ticks) > 30
     assert result.skipped == 0
     assert result.states >= 1
 
 
-def test_replay_as_a_command(flights: Flights) -> None:
-    done = vla_run("--replay", str(flights["camera_lost"].path))
-    assert done.returncode == 0, done.stderr
-    assert "the same decisions, bit for bit" in done.stdout
+def test_replay_as_a_command(flights: Flights, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--replay", str(flights["camera_lost"].path)]) == 0
+    assert "the same decisions, bit for bit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", STOPS)
@@ -257,7 +254,7 @@ def test_the_story_is_what_the_event_file_says(flights: Flights, name: str) -> N
     assert {code for _, code in entries} <= codes | ours | {"stop"}
 
 
-@pytest.mark.parametrize("name", ["camera_lost", "frozen_camera", "motor_fault", "policy_lost"])
+@pytest.mark.parametrize("name", ["camera_lost", "frozen_camera", "policy_lost"])
 def test_the_arm_is_said_to_be_where_it_is(flights: Flights, name: str) -> None:
     flown = flights[name]
     braking = account(flown).braking
@@ -275,11 +272,6 @@ def test_the_motor_that_fell_silent_is_named(flights: Flights) -> None:
     unanswered = {joint: count for joint, count, _ in bus.silent}
     assert max(unanswered, key=lambda joint: unanswered[joint]) == "elbow_flex"
     assert unanswered["elbow_flex"] >= bus.failed_in_a_row > 3
-
-
-def test_a_fault_of_a_motor_is_named(flights: Flights) -> None:
-    told = account(flights["motor_fault"])
-    assert told.evidence.bus.faults == (("shoulder_lift", "overload (0x20)"),)
 
 
 def test_control_that_was_killed_is_told_without_a_stop(flights: Flights) -> None:
@@ -305,30 +297,36 @@ def test_a_reset_by_a_person_is_told(flights: Flights) -> None:
     assert stop.reset_ns is not None
 
 
-def test_explain_as_a_command_draws_and_tells(flights: Flights) -> None:
+def test_explain_as_a_command_draws_and_tells(flights: Flights, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    path = flights["frozen_camera"].path
-    done = vla_run("--explain", str(path), "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    assert main(["--explain", str(flights["frozen_camera"].path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
     assert document["stops"][0]["code"] == "frozen_camera"
     assert Path(document["plot"]).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_whose_processes_were_all_killed_is_found_told_and_replayed(flights: Flights) -> None:
+def test_a_run_whose_processes_were_all_killed_is_found_told_and_replayed(
+    flights: Flights, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rings end in whatever was being written."""
     run = flights.killed_at_once()
-    done = vla_run("--explain", "--json", state=run.state)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("XDG_STATE_HOME", str(run.state))
+    deadline = time.monotonic() + PATIENCE_S
+    while main(["--explain", "--json"]) != 0:
+        # The last threads of a killed process may hold its lock for a moment after it.
+        assert time.monotonic() < deadline, "the rings were not found"
+        capsys.readouterr()
+        time.sleep(0.1)
     (path,) = own_files(run.state / "holdfast" / "recordings")
     assert path.name.endswith("-killed.flight")
-    assert str(path) in done.stderr
-    document = json.loads(done.stdout)
+    said = capsys.readouterr()
+    assert str(path) in said.err
+    document = json.loads(said.out)
     assert document["stops"] == []
     assert document["last_phase"] == "run"
     assert document["replay"]["identical"] is True
     # The same once more, from the file that it was written to.
-    assert vla_run("--replay", str(path)).returncode == 0
+    assert main(["--replay", str(path)]) == 0
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.45])
@@ -373,11 +371,3 @@ def test_one_measured_position_is_found_at_its_tick(flights: Flights) -> None:
     difference = replay(replace(recording, ticks=ticks)).difference
     assert difference is not None
     assert difference.index == index
-
-
-def vla_run(*arguments: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "holdfast.runtime.cli", *arguments]
-    place = {"XDG_STATE_HOME": str(state)} if state is not None else {}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **place}
-    )
