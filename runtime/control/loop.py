@@ -215,8 +215,7 @@ class ControlLoop:
         text = f"{type(error).__name__}: {error}"
         conditions = (*self._pending, Condition("internal", text))
         try:
-            # What arrived may be lost with the failed tick: silence is not to be the reason on record.
-            inbox = Inbox(conditions=conditions, slots_run=0, heard_policy=True, heard_supervisor=True)
+            inbox = Inbox(conditions=conditions, slots_run=0)
             now = self._clock()
             self.state, output = self.core.step(self.state, now, None, inbox)
             self._pending = []
