@@ -10,7 +10,7 @@ pytest.importorskip("mujoco")
 pytest.importorskip("torch")
 
 from holdfast.benchmarks.strategies import FIRST_SEED, Cell
-from holdfast.benchmarks.strategies_live import Carousel, Spot, live, table
+from holdfast.benchmarks.strategies_live import Carousel, Spot, run, table
 from holdfast.drivers.simulated.launch import start_simulator
 
 pytestmark = [pytest.mark.sim, pytest.mark.export]
@@ -19,10 +19,10 @@ CELL = Cell("carousel", 200, "newest", at_start_pose=True)
 
 
 def test_shares_agree_where_their_difference_may_be_chance() -> None:
-    near, far = (Spot(CELL, (live, 40), (72, 100), 203.0, 0.0) for live in (25, 12))
+    near, far = (Spot(CELL, (live, 40), (72, 100), 203.0, 0.0, 0) for live in (25, 12))
     assert near.agrees
     assert not far.agrees
-    assert [line.split("|")[-2].strip() for line in table([near, far])[2:]] == ["yes", "NO"]
+    assert [line.split("|")[-3].strip() for line in table([near, far])[2:]] == ["yes", "NO"]
 
 
 @pytest.mark.e2e
@@ -42,7 +42,7 @@ def test_cubes_lie_still_until_the_task_is_judged(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_an_attempt_in_real_time(demo_bundle: Path, tmp_path: Path) -> None:
-    outcomes, report = live(demo_bundle, CELL, 1, FIRST_SEED, tmp_path / "run")
+    outcomes, report = run(demo_bundle, CELL, [FIRST_SEED], tmp_path / "run")
     assert [outcome.void for outcome in outcomes] == [""]
     assert outcomes[0].attempt.task == "touch"
     assert report["stages"]["chunk_age"]["p50_ms"] > 0
