@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ...drivers.types import JointState
 from ..messages import Chunk
 from .config import CoreConfig
-from .executor import Target
+from .executor import Execution, Target
 from .smoother import Motion, Smoother
 
 _TOLERANCE = 1e-6
@@ -59,6 +59,20 @@ def check_chunk(chunk: Chunk, config: CoreConfig, now_ns: int, age_limit_ns: int
             "chunk_stale",
             f"chunk {chunk.chunk_id} rests on an observation {age / 1e6:.0f} ms old, allowed are "
             f"{age_limit_ns / 1e6:.0f} ms",
+        )
+    return None
+
+
+def check_order(chunk: Chunk, last_chunk_id: int, execution: Execution | None) -> Violation | None:
+    """Chunks come in the order of their ids, and of their observations."""
+    if chunk.chunk_id <= last_chunk_id:
+        return Violation("chunk_bad", f"chunk {chunk.chunk_id} came after chunk {last_chunk_id}")
+    if execution is not None and chunk.observation_ns < execution.observation_ns:
+        older_ms = (execution.observation_ns - chunk.observation_ns) / 1e6
+        return Violation(
+            "chunk_bad",
+            f"chunk {chunk.chunk_id} rests on an observation {older_ms:.0f} ms older than that of chunk "
+            f"{execution.chunk_id}",
         )
     return None
 

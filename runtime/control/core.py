@@ -24,8 +24,8 @@ from .strategies import STRATEGIES
 from .watch import watch
 
 _LOOKAHEAD_NS = round(LOOKAHEAD_S * 1e9)
-_STILL = 1e-5
-"""Steps below this (0.001 rad/s at 100 Hz) count as standing still."""
+_STILL = {False: 0.001, True: 0.1}
+"""Commanded velocities below this count as standing still: of a joint (rad/s), of a gripper (percent/s)."""
 _POLICY_CONDITIONS = frozenset(
     {
         "policy_lost",
@@ -50,6 +50,7 @@ class ControlCore:
         self.config = config
         self.smoother = Smoother(config.kinematic, config.dt_ns * 1e-9)
         self.strategy = STRATEGIES[config.strategy]
+        self._still = tuple(_STILL[gripper] * config.dt_ns * 1e-9 for gripper in config.gripper)
 
     def energised(self, state: CoreState, joint: JointState, now_ns: int) -> CoreState:
         """The state after torque was switched on at the measured position: holding there."""
@@ -179,33 +180,28 @@ class ControlCore:
         chunk = inbox.chunk
         if chunk is None or state.phase != Phase.RUN:
             return state, 0
-        if chunk.task_id != state.task_id:
-            counters = state.counters
-            return replace(
-                state, counters=replace(counters, other_task_chunks=counters.other_task_chunks + 1)
-            ), 0
-        if self._too_soon(state, chunk):
-            counters = state.counters
-            return replace(
-                state, counters=replace(counters, superseded_chunks=counters.superseded_chunks + 1)
-            ), 0
         violation = chain.check_chunk(chunk, self.config, now_ns, state.chunk_age_limit_ns)
-        if violation is None and chunk.chunk_id <= state.last_chunk_id:
-            violation = chain.Violation(
-                "chunk_bad", f"chunk {chunk.chunk_id} came after chunk {state.last_chunk_id}"
-            )
+        if violation is None or violation.code != "chunk_bad":
+            # Whatever is wrong with the policy is a stop, also in a chunk that would not be used.
+            if chunk.task_id != state.task_id:
+                count = state.counters.other_task_chunks + 1
+                return replace(state, counters=replace(state.counters, other_task_chunks=count)), 0
+            if self._too_soon(state, chunk):
+                return _superseded(state), 0
+            violation = chain.check_order(chunk, state.last_chunk_id, state.execution) or violation
         if violation is not None:
             counters = replace(state.counters, rejected_chunks=state.counters.rejected_chunks + 1)
             notes.append(Note("chunk_rejected", violation.text))
             condition = Condition(violation.code, violation.text)
             return self._react(replace(state, counters=counters), now_ns, condition, notes), 0
-        if state.held_by:
-            counters = replace(state.counters, superseded_chunks=state.counters.superseded_chunks + 1)
-            return replace(state, last_chunk_id=chunk.chunk_id, counters=counters), 0
+        # A sequential chunk begins when it comes, since nothing has happened to its observation meanwhile.
+        still_since_ns = state.still_since_ns if self.strategy.asynchronous else chunk.observation_ns
+        path = path_of(chunk, now_ns, still_since_ns)
+        if state.held_by or path.end_ns < now_ns:
+            return replace(_superseded(state), last_chunk_id=chunk.chunk_id), 0
         if state.starved:
             notes.append(Note("resumed", f"chunk {chunk.chunk_id}"))
         assert state.motion is not None
-        path = path_of(chunk, now_ns, state.still_since_ns)
         return replace(
             state,
             execution=self.strategy.begin(state.execution, path, now_ns, _LOOKAHEAD_NS, state.motion),
@@ -224,10 +220,9 @@ class ControlCore:
         if state.phase in (Phase.RETURN, Phase.STOPPED) and state.goal is not None:
             return state, Target(state.goal, (0.0,) * len(state.goal))
         execution = state.execution
-        if state.phase != Phase.RUN or execution is None:
-            return replace(state, ema=None), None
-        if self.strategy.asynchronous and now_ns > execution.end_ns:
-            return replace(state, ema=None), None
+        ended = execution is None or (self.strategy.asynchronous and now_ns > execution.end_ns)
+        if state.phase != Phase.RUN or execution is None or ended:
+            return (replace(state, ema=None) if state.ema is not None else state), None
         target = self.strategy.target(execution, now_ns, _LOOKAHEAD_NS)
         if self.config.ema_s == 0:
             return state, target
@@ -272,7 +267,10 @@ class ControlCore:
             state = replace(state, clamped=())
         if after is None:
             after = self._brake(before)
-        moved = any(abs(a - b) > _STILL for a, b in zip(after.position, before.position, strict=True))
+        moved = any(
+            abs(a - b) > still
+            for a, b, still in zip(after.position, before.position, self._still, strict=True)
+        )
         since = 0 if moved else state.still_since_ns or now_ns
         return replace(state, motion=after, still_since_ns=since), asked
 
@@ -293,3 +291,9 @@ class ControlCore:
                     notes.append(Note("clamped", f"{joint}: {reason}"))
             state = replace(state, counters=replace(state.counters, clamped=state.counters.clamped + 1))
         return replace(state, clamped=reasons)
+
+
+def _superseded(state: CoreState) -> CoreState:
+    """The state after a chunk that is of no use any more."""
+    count = state.counters.superseded_chunks + 1
+    return replace(state, counters=replace(state.counters, superseded_chunks=count))

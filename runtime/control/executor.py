@@ -26,7 +26,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """What a path still differs by from the one before, as a quintic that goes to zero (`fusion`)."""
+    """What a path still differs by from the commanded motion, as a quintic that goes to zero (`fusion`)."""
 
     start_ns: int
     duration_ns: int

@@ -84,7 +84,8 @@ class Smoother:
 
         What cannot be reached in that time is approached in the shortest time. A joint for which Ruckig finds
         no path (its search has gaps at distances of nanometres) brakes in this tick. Raises `SmootherError`
-        for values that are not finite or a state that violates the limits.
+        for values that are not finite. A state beyond the limits is brought back within them; the checks of
+        the chain say whether it may be.
         """
         path, dt_s, minimum = self._path, self._dt_s, duration_s if duration_s > 0 else None
         position, velocity, acceleration = [], [], []
@@ -128,6 +129,7 @@ class Smoother:
     def _brake_one(self, request: ruckig.InputParameter, path: ruckig.Trajectory) -> None:
         request.control_interface = ruckig.ControlInterface.Velocity
         request.target_velocity = [0.0]
+        request.minimum_duration = None
         try:
             _calculate(self._single, request, path)
         finally:

@@ -19,10 +19,13 @@ from .spline import bridge_at, difference, spline_at, total
 if TYPE_CHECKING:
     from .smoother import Motion
 
-FADE_NS = 200_000_000
-"""`crossfade`: how long a new chunk takes to replace the one before."""
-FUSION_NS = 300_000_000
-"""`fusion`: how long the difference to the curve before takes to go to zero."""
+FADE_NS = 60_000_000
+"""`crossfade`: how long a new chunk takes to replace the one before, at most."""
+REACTION_NS = 200_000_000
+"""`crossfade`: an observation that is already so old is followed at once; fading would cost what time is left
+to react (docs/strategies.md has the measurement)."""
+FUSION_NS = 150_000_000
+"""`fusion`: how long the curve takes from where the arm is commanded to be to the new chunk."""
 ENSEMBLE_M = 0.01
 """`ensemble`: weights exp(-m i), the oldest prediction (i = 0) first (ACT, arXiv 2304.13705)."""
 AVERAGE = 5
@@ -74,11 +77,20 @@ def _fade(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
     paths = execution.paths
     here, ahead = position_at(paths[0], now_ns), position_at(paths[0], now_ns + lookahead_ns)
     for path, since_ns in zip(paths[1:], execution.since_ns[1:], strict=True):
-        x = min(1.0, max(0.0, (now_ns - since_ns) / FADE_NS))
-        share = x * x * (3 - 2 * x)
+        share = _share(path, since_ns, now_ns)
         here = _blend(here, position_at(path, now_ns), share)
         ahead = _blend(ahead, position_at(path, now_ns + lookahead_ns), share)
     return between(here, ahead, lookahead_ns)
+
+
+def _share(path: Path, since_ns: int, now_ns: int) -> float:
+    """How far a chunk has replaced those before it: 0 to 1, with even ends."""
+    age_ns = since_ns - path.observation_ns
+    fade_ns = min(FADE_NS, REACTION_NS - age_ns)
+    if now_ns - since_ns >= fade_ns:
+        return 1.0
+    x = (now_ns - since_ns) / fade_ns
+    return x * x * (3 - 2 * x)
 
 
 def _blend(a: tuple[float, ...], b: tuple[float, ...], share: float) -> tuple[float, ...]:
@@ -145,31 +157,22 @@ def _weights(count: float) -> float:
 def _fuse_in(
     before: Execution | None, path: Path, now_ns: int, lookahead_ns: int, motion: Motion
 ) -> Execution:
-    """The new curve takes over where the old one is aimed at now: position, velocity and acceleration of the
-    target go on without a jump, and the difference goes to zero."""
-    join_ns = now_ns + lookahead_ns
-    duration_ns = min(FUSION_NS, path.end_ns - join_ns)
+    """The curve begins where the arm is commanded to be now, with its velocity and acceleration; the
+    difference to the new chunk's own curve goes to zero. So it does not matter what was followed before."""
+    duration_ns = min(FUSION_NS, path.end_ns - now_ns)
     if duration_ns <= 0:
         return Execution((path,), (now_ns,))
-    if before is None or now_ns > before.end_ns:
-        old = tuple([(p, 0.0, 0.0) for p in motion.position])
-    else:
-        old = _curve_at(before, join_ns)
-    bridge = Bridge(join_ns, duration_ns, difference(old, spline_at(path, join_ns)))
+    commanded = tuple(zip(motion.position, motion.velocity, motion.acceleration, strict=True))
+    bridge = Bridge(now_ns, duration_ns, difference(commanded, spline_at(path, now_ns)))
     return Execution((path,), (now_ns,), bridge=bridge)
 
 
 def _fuse(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
-    curve = _curve_at(execution, now_ns + lookahead_ns)
+    time_ns = now_ns + lookahead_ns
+    curve, bridge = spline_at(execution.newest, time_ns), execution.bridge
+    if bridge is not None and time_ns < bridge.start_ns + bridge.duration_ns:
+        curve = total(curve, bridge_at(bridge, time_ns))
     return Target(tuple([p for p, _, _ in curve]), tuple([v for _, v, _ in curve]))
-
-
-def _curve_at(execution: Execution, time_ns: int) -> tuple[tuple[float, float, float], ...]:
-    curve = spline_at(execution.newest, time_ns)
-    bridge = execution.bridge
-    if bridge is None or time_ns >= bridge.start_ns + bridge.duration_ns:
-        return curve
-    return total(curve, bridge_at(bridge, time_ns))
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -177,13 +180,15 @@ STRATEGIES: dict[str, Strategy] = {
         "one chunk after another; the arm holds while the next is inferred", _alone, _follow, False
     ),
     "newest": Strategy("the newest chunk at once, less what has gone stale", _alone, _follow),
-    "crossfade": Strategy("the newest chunk, faded in over 0.2 s", _fade_in, _fade),
+    "crossfade": Strategy(
+        "the newest chunk, faded in over 60 ms where its observation is young", _fade_in, _fade
+    ),
     "ensemble": Strategy(
         "the weighted mean of all predictions for the same time, the oldest first", _ensemble_in, _follow
     ),
-    "average": Strategy("the mean of the last five actions of the newest chunk", _average_in, _average),
+    "average": Strategy("the mean of the last five actions that were followed", _average_in, _average),
     "fusion": Strategy(
-        "the newest chunk as a smooth curve, joined by a polynomial without a jump", _fuse_in, _fuse
+        "the newest chunk as a smooth curve that a polynomial joins to the commanded motion", _fuse_in, _fuse
     ),
 }
 DEFAULT = "newest"

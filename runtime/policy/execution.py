@@ -79,17 +79,32 @@ class ExecutionView:
         return observation_ns > state.end_ns
 
     def guidance(self, observation_ns: int, dt_ns: int) -> Guidance:
-        """For a chunk that will rest on this observation."""
+        """For a chunk that will rest on this observation. A chunk that was just sent counts as under way,
+        although control has not had a tick to say so."""
         delay = math.ceil(self.latency_ns / dt_ns)
-        state = self._state
-        chunk = self._find(state.chunk_id) if state is not None else None
-        if state is None or chunk is None or observation_ns > state.end_ns:
+        found = self._under_way()
+        if found is None:
             return Guidance(delay, np.empty((0, 0)))
+        chunk, origin_ns = found
         actions = np.asarray(chunk.actions)
-        left = (state.end_ns - observation_ns) // dt_ns + 1
-        at = (observation_ns + dt_ns * np.arange(left) - state.origin_ns) / chunk.dt_ns
+        left = (origin_ns + (len(actions) - 1) * chunk.dt_ns - observation_ns) // dt_ns + 1
+        if left <= 0:
+            return Guidance(delay, np.empty((0, 0)))
+        at = (observation_ns + dt_ns * np.arange(left) - origin_ns) / chunk.dt_ns
         steps = np.arange(len(actions))
         return Guidance(delay, np.column_stack([np.interp(at, steps, joint) for joint in actions.T]))
+
+    def _under_way(self) -> tuple[Chunk, int] | None:
+        """The newest chunk that control executes, or is about to, with the time of its action 0."""
+        if not self._sent:
+            return None
+        state, (chunk, sent_ns) = self._state, self._sent[-1]
+        if state is not None and state.chunk_id == chunk.chunk_id:
+            return chunk, state.origin_ns
+        if state is None or self._state_ns - sent_ns <= LOST_NS:
+            return chunk, chunk.observation_ns
+        older = self._find(state.chunk_id)
+        return None if older is None else (older, state.origin_ns)
 
     def _find(self, chunk_id: int) -> Chunk | None:
         return next((chunk for chunk, _ in self._sent if chunk.chunk_id == chunk_id), None)

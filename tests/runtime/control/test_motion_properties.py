@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 
 from holdfast.runtime.control.core import ControlCore
-from holdfast.runtime.control.state import Inbox
+from holdfast.runtime.control.state import CoreState, Inbox
 from holdfast.runtime.control.strategies import AVERAGE, FADE_NS, STRATEGIES
-from holdfast.runtime.messages import Phase
+from holdfast.runtime.messages import Chunk, Phase
 
 from .test_core_properties import check_limits
-from .world import MS, Bench, chunk, config
+from .world import MS, Bench, arm, chunk, config, joint_state
 
 AGE_LIMIT = 300 * MS
 DT = 50 * MS
@@ -50,12 +52,13 @@ def rows(start: tuple[float, ...], end: tuple[float, ...]) -> list[tuple[float, 
 def test_any_latency_pattern_stays_within_every_limit(name: str, ema_s: float, pattern: list) -> None:
     bench = Bench(ControlCore(config(strategy=name, ema_s=ema_s)))
     bench.start()
+    observed = 0
     for number, (wait, latency, lost, start, end) in enumerate(pattern, start=1):
         for _ in range(wait):
             bench.tick()
             check_ages(bench, name)
         if not lost:
-            observed = bench.now_ns + 10 * MS - latency * 10 * MS
+            observed = max(observed, bench.now_ns + 10 * MS - latency * 10 * MS)
             bench.tick(Inbox(chunk=chunk(rows(start, end), chunk_id=number, observation_ns=observed)))
             check_ages(bench, name)
     for _ in range(300):
@@ -78,8 +81,9 @@ def check_ages(bench: Bench, name: str) -> None:
         return
     assert bench.now_ns <= execution.end_ns
     for path, replaced_ns in zip(execution.paths[:-1], execution.since_ns[1:], strict=True):
-        gone = bench.now_ns - replaced_ns > LINGERS.get(name, 0)
-        assert gone or bench.now_ns <= path.end_ns + LINGERS[name]
+        # Whenever a chunk begins, older ones are kept only where the strategy lets them linger.
+        assert execution.first_used_ns < bench.now_ns or bench.now_ns - replaced_ns <= LINGERS[name]
+        assert replaced_ns <= path.end_ns
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -162,3 +166,83 @@ def test_the_policy_is_told_nothing_else_than_what_is_executed() -> None:
     execution = bench.state.execution
     assert execution is not None
     assert (execution.origin_ns, execution.first_used_ns) == (observed, bench.now_ns)
+
+
+def stopped_by(bench: Bench, made: Chunk) -> str:
+    bench.tick(Inbox(chunk=made))
+    return bench.stop_code() if bench.state.latched else ""
+
+
+def test_a_bad_chunk_stops_also_where_it_would_not_be_used() -> None:
+    """Of another task, or too soon for a sequential policy: the policy is broken all the same."""
+    nan = [(math.nan, 0.0, 0.0)] * 8
+    bench = Bench(ControlCore(config(strategy="sequential")))
+    bench.start()
+    good = chunk(rows((0.2, -0.3, 10.0), (0.5, 0.0, 20.0)), chunk_id=1, observation_ns=bench.now_ns)
+    assert stopped_by(bench, good) == ""
+    bench.run(3)
+    assert stopped_by(bench, chunk(nan, chunk_id=2, observation_ns=bench.now_ns)) == "chunk_bad"
+    bench = Bench()
+    bench.start()
+    other = chunk(nan, chunk_id=1, observation_ns=bench.now_ns, task_id=7)
+    assert stopped_by(bench, other) == "chunk_bad"
+
+
+def test_a_chunk_of_another_task_is_not_followed_however_old() -> None:
+    bench = Bench()
+    bench.start()
+    other = chunk(
+        rows((0.2, -0.3, 10.0), (0.5, 0.0, 20.0)),
+        chunk_id=1,
+        observation_ns=bench.now_ns - 5000 * MS,
+        task_id=7,
+    )
+    assert stopped_by(bench, other) == ""
+    assert bench.state.counters.other_task_chunks == 1
+    assert bench.state.execution is None
+
+
+def test_observations_do_not_go_back() -> None:
+    bench = Bench()
+    bench.start()
+    path = rows((0.2, -0.3, 10.0), (0.5, 0.0, 20.0))
+    assert stopped_by(bench, chunk(path, chunk_id=1, observation_ns=bench.now_ns)) == ""
+    older = chunk(path, chunk_id=2, observation_ns=bench.now_ns - 50 * MS)
+    assert stopped_by(bench, older) == "chunk_bad"
+
+
+def test_a_chunk_that_has_wholly_expired_is_dropped_and_counted() -> None:
+    """Longer under way than it lasts, but younger than the age limit: the arm is starved, not stopped."""
+    bench = Bench(ControlCore(config(chunk_dt_ns=20 * MS)))
+    bench.start()
+    path = rows((0.2, -0.3, 10.0), (0.5, 0.0, 20.0))
+    first = chunk(path, chunk_id=1, observation_ns=bench.now_ns, dt_ns=20 * MS)
+    assert stopped_by(bench, first) == ""
+    bench.run(22)
+    expired = chunk(path, chunk_id=2, observation_ns=first.observation_ns, dt_ns=20 * MS)
+    assert stopped_by(bench, expired) == ""
+    assert bench.state.counters.superseded_chunks == 1
+    assert bench.state.last_chunk_id == 2
+
+
+@pytest.mark.parametrize("hz", [100, 500, 1000])
+def test_a_slow_motion_is_no_standing_still_at_any_rate(hz: int) -> None:
+    """Two thousandths of a rad a second: a chunk that is taken for one of a still arm would begin anew."""
+    dt_ns = 1_000_000_000 // hz
+    core = ControlCore(config(dt_ns=dt_ns))
+    sample = joint_state((0.2, -0.3, 10.0), 1000 * MS)
+    state, now_ns, number = core.energised(CoreState(), sample, 1000 * MS), 1000 * MS, 0
+    state, _ = core.step(state, now_ns, sample, Inbox(arm=arm(), heard_policy=True, heard_supervisor=True))
+    for tick in range(2 * hz):
+        now_ns += dt_ns
+        made = None
+        if tick % (hz // 10) == 0:
+            number += 1
+            slow = [(0.2 + 0.002 * ((now_ns + i * DT) * 1e-9 - 1.0), -0.3, 10.0) for i in range(8)]
+            made = chunk(slow, chunk_id=number, observation_ns=now_ns)
+        assert state.motion is not None
+        joint = joint_state(state.motion.position, now_ns)
+        inbox = Inbox(chunk=made, heard_policy=True, heard_supervisor=True)
+        state, _ = core.step(state, now_ns, joint, inbox)
+        if tick > hz:
+            assert state.still_since_ns == 0

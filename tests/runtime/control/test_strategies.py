@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.runtime.bundle.schema import ExecutionHint
+from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.executor import Execution, Path, position_at
 from holdfast.runtime.control.smoother import Motion
-from holdfast.runtime.control.spline import bridge_at, spline_at
+from holdfast.runtime.control.spline import bridge_at, spline_at, total
+from holdfast.runtime.control.state import Inbox
 from holdfast.runtime.control.strategies import (
     ENSEMBLE_M,
     FADE_NS,
@@ -21,7 +26,7 @@ from holdfast.runtime.control.strategies import (
     allowed,
 )
 
-from .world import MS
+from .world import MS, Bench, chunk, config
 
 DT = 50 * MS
 LOOKAHEAD = 100 * MS
@@ -38,13 +43,19 @@ def line(slope: float, offset: float = 0.0, origin_ns: int = 0, steps: int = 16)
     return path([offset + slope * (origin_ns + i * DT) * 1e-9 for i in range(steps)], origin_ns)
 
 
-def run(strategy: Strategy, arrivals: dict[int, Path], until_ns: int, tick_ns: int = 10 * MS) -> list[tuple]:
+def run(
+    strategy: Strategy,
+    arrivals: dict[int, Path],
+    until_ns: int,
+    tick_ns: int = 10 * MS,
+    commanded: Callable[[int], Motion] = lambda now_ns: REST,
+) -> list[tuple]:
     """(time, position, velocity) of the target in every tick; `arrivals`: when each path comes."""
     execution: Execution | None = None
     seen = []
     for now_ns in range(0, until_ns, tick_ns):
         if now_ns in arrivals:
-            execution = strategy.begin(execution, arrivals[now_ns], now_ns, LOOKAHEAD, REST)
+            execution = strategy.begin(execution, arrivals[now_ns], now_ns, LOOKAHEAD, commanded(now_ns))
         if execution is not None and now_ns <= execution.end_ns:
             target = strategy.target(execution, now_ns, LOOKAHEAD)
             seen.append((now_ns, target.position[0], target.velocity[0]))
@@ -53,11 +64,15 @@ def run(strategy: Strategy, arrivals: dict[int, Path], until_ns: int, tick_ns: i
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_chunks_that_agree_are_followed_exactly(name: str):
-    """Predictions of the same straight motion: whatever is blended, it comes out, a lookahead ahead of now.
-    Fusion begins at the arm, at rest, and takes a while to be there."""
+    """Predictions of the same straight motion: whatever is blended, it comes out, a lookahead ahead."""
     arrivals = {k * 60 * MS: line(0.5, origin_ns=k * 60 * MS) for k in range(40)}
     lag_s = 2 * DT * 1e-9 if name == "average" else 0.0
-    settled = [row for row in run(STRATEGIES[name], arrivals, 2400 * MS) if row[0] > 2200 * MS]
+
+    def moving(now_ns: int) -> Motion:
+        return Motion((0.5 * now_ns * 1e-9,), (0.5,), (0.0,))
+
+    rows = run(STRATEGIES[name], arrivals, 2400 * MS, commanded=moving)
+    settled = [row for row in rows if row[0] > 2200 * MS]
     assert len(settled) == 19
     for now_ns, position, velocity in settled:
         assert position == pytest.approx(0.5 * ((now_ns + LOOKAHEAD) * 1e-9 - lag_s), abs=1e-6)
@@ -72,7 +87,7 @@ def test_newest_jumps_to_the_new_chunk_at_once():
 
 def test_crossfade_goes_evenly_from_one_chunk_to_the_next():
     arrivals = {0: path([0.0] * 16), 200 * MS: path([1.0] * 16, 150 * MS)}
-    rows = run(STRATEGIES["crossfade"], arrivals, 500 * MS)
+    rows = run(STRATEGIES["crossfade"], arrivals, 500 * MS, tick_ns=5 * MS)
     values = [position for now, position, _ in rows if 200 * MS <= now <= 200 * MS + FADE_NS]
     assert values[0] == 0.0
     assert values[len(values) // 2] == pytest.approx(0.5)
@@ -84,10 +99,11 @@ def test_a_fade_that_is_interrupted_goes_on_from_where_it_is():
     arrivals = {
         0: path([0.0] * 16),
         100 * MS: path([1.0] * 16, 100 * MS),
-        200 * MS: path([0.0] * 16, 200 * MS),
+        130 * MS: path([0.0] * 16, 130 * MS),
     }
-    values = [position for _, position, _ in run(STRATEGIES["crossfade"], arrivals, 600 * MS)]
-    assert max(abs(b - a) for a, b in pairwise(values)) < 0.1
+    rows = run(STRATEGIES["crossfade"], arrivals, 600 * MS, tick_ns=2 * MS)
+    values = [position for _, position, _ in rows]
+    assert max(abs(b - a) for a, b in pairwise(values)) < 0.06
     assert 0.5 < max(values) < 0.75
     assert values[-1] == 0.0
 
@@ -125,33 +141,42 @@ def test_the_average_reaches_back_into_the_chunk_that_was_followed_then():
 
 @given(
     st.lists(st.floats(-1, 1), min_size=16, max_size=16),
-    st.lists(st.floats(-1, 1), min_size=16, max_size=16),
-    st.integers(0, 30),
-    st.integers(0, 20),
+    st.tuples(*[st.floats(-3, 3)] * 3),
+    st.integers(0, 60),
 )
-def test_fusion_is_continuous_up_to_the_acceleration(
-    old: list[float], new: list[float], arrival: int, age: int
+def test_fusion_goes_on_from_the_commanded_motion_without_a_jump(
+    values: list[float], commanded: tuple[float, float, float], age: int
 ):
-    """At the join position, velocity and acceleration of the target go on; after the fusion time the new
-    chunk's own curve is left."""
-    now_ns = arrival * 10 * MS
-    strategy = STRATEGIES["fusion"]
-    before = strategy.begin(None, path(old), 0, LOOKAHEAD, Motion.at_rest((old[0],)))
-    join_ns = now_ns + LOOKAHEAD
-    newer = path(new, now_ns - age * 10 * MS, 2)
-    after = strategy.begin(before, newer, now_ns, LOOKAHEAD, REST)
+    """Position, velocity and acceleration of the curve begin as commanded; after the fusion time the new
+    chunk's own curve is left. The same whatever was executed before."""
+    now_ns, strategy = 10_000 * MS, STRATEGIES["fusion"]
+    newer = path(values, now_ns - age * 10 * MS)
+    motion = Motion(*((value,) for value in commanded))
+    after = strategy.begin(None, newer, now_ns, LOOKAHEAD, motion)
+    assert after == strategy.begin(after, newer, now_ns, LOOKAHEAD, motion)
+    assert after.bridge is not None
+    curve = total(spline_at(newer, now_ns), bridge_at(after.bridge, now_ns))
+    assert curve[0] == pytest.approx(commanded, abs=1e-7)
+    for time_ns in range(now_ns + FUSION_NS, newer.end_ns, 50 * MS):
+        assert strategy.target(after, time_ns - LOOKAHEAD, LOOKAHEAD).position[0] == pytest.approx(
+            spline_at(newer, time_ns)[0][0], abs=1e-9
+        )
 
-    def curve(execution: Execution, time_ns: int) -> tuple[float, ...]:
-        (base,) = spline_at(execution.newest, time_ns)
-        (left,) = bridge_at(execution.bridge, time_ns) if execution.bridge else ((0.0, 0.0, 0.0),)
-        return tuple(a + b for a, b in zip(base, left, strict=True))
 
-    scale = (1.0, 1 / 0.05, 1 / 0.05**2)
-    for a, b, unit in zip(curve(before, join_ns), curve(after, join_ns), scale, strict=True):
-        assert a == pytest.approx(b, abs=1e-9 * unit)
-    if newer.end_ns > join_ns + FUSION_NS:
-        done = strategy.target(after, now_ns + FUSION_NS, LOOKAHEAD)
-        assert done.position[0] == pytest.approx(spline_at(newer, join_ns + FUSION_NS)[0][0], abs=1e-9)
+def test_fusion_reaches_a_chunk_that_ends_soon():
+    newest = path([0.0] * 15 + [0.5], 0)
+    now_ns = newest.end_ns - 40 * MS
+    execution = STRATEGIES["fusion"].begin(None, newest, now_ns, LOOKAHEAD, Motion.at_rest((0.4,)))
+    assert STRATEGIES["fusion"].target(execution, now_ns, LOOKAHEAD).position == (0.5,)
+
+
+@pytest.mark.parametrize(("age_ms", "fades"), [(0, True), (140, True), (200, False), (400, False)])
+def test_what_is_already_old_is_not_faded_in(age_ms: int, fades: bool):
+    strategy = STRATEGIES["crossfade"]
+    before = strategy.begin(None, path([0.0] * 16), 0, LOOKAHEAD, REST)
+    now_ns = 450 * MS
+    after = strategy.begin(before, path([1.0] * 16, now_ns - age_ms * MS), now_ns, LOOKAHEAD, REST)
+    assert strategy.target(after, now_ns, LOOKAHEAD).position == ((0.0,) if fades else (1.0,))
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.floats(0.001, 0.999))
@@ -192,7 +217,27 @@ def test_after_a_pause_nothing_of_the_old_chunks_is_left(name: str):
     newest = path([1.0] * 16, now_ns)
     execution = strategy.begin(before, newest, now_ns, LOOKAHEAD, Motion.at_rest((1.0,)))
     assert execution.paths == (newest,)
-    assert strategy.target(execution, now_ns, LOOKAHEAD).position == (1.0,)
+    assert strategy.target(execution, now_ns, LOOKAHEAD).position == pytest.approx((1.0,))
+
+
+@pytest.mark.parametrize("name", OVERLAPPING)
+@pytest.mark.parametrize("interval", [60, 120])
+def test_agreeing_chunks_are_one_even_motion_of_the_arm(name: str, interval: int):
+    """Through the whole core: as long as a chunk outlasts the lookahead, the command moves on evenly."""
+    bench = Bench(ControlCore(config(strategy=name)), arm_at=(-0.9, -0.3, 10.0))
+    bench.start()
+    origin_ns, observed, speeds = bench.now_ns, 0, []
+    for tick in range(1, 150):
+        inbox = Inbox()
+        if tick * 10 % interval == 0:
+            observed = max(observed, bench.now_ns - 90 * MS, origin_ns + interval * MS)
+            rows = [(-0.9 + 0.8 * (observed - origin_ns + i * DT) * 1e-9, -0.3, 10.0) for i in range(8)]
+            inbox = Inbox(chunk=chunk(rows, chunk_id=tick, observation_ns=observed))
+        bench.tick(inbox)
+        assert bench.state.motion is not None
+        speeds.append(bench.state.motion.velocity[0])
+    assert not bench.state.latched
+    assert speeds[100:] == pytest.approx([0.8] * len(speeds[100:]), abs=0.05)
 
 
 @pytest.mark.parametrize("name", OVERLAPPING)
@@ -202,6 +247,11 @@ def test_what_is_kept_stays_bounded(name: str):
         execution = strategy.begin(execution, line(0.1, origin_ns=k * MS), k * MS, LOOKAHEAD, REST)
         assert len(execution.paths) <= 32
         assert execution.chunk_id == 1
+
+
+def test_a_bundle_may_name_every_strategy_and_no_other():
+    (hint,) = ExecutionHint.model_fields.values()
+    assert get_args(hint.annotation) == tuple(STRATEGIES)
 
 
 def test_one_step_policies_run_sequentially_only():

@@ -83,6 +83,17 @@ def test_without_a_chunk_under_way_there_is_no_prefix(running: bool):
     assert seen.guidance(1000 * MS + 8 * DT, DT).prefix.size == 0
 
 
+def test_a_chunk_that_was_just_sent_is_the_one_that_the_next_must_continue():
+    """Back to back: the next inference begins before a tick of control can have reported the last chunk."""
+    seen = view()
+    seen.sent(chunk(1, 1000 * MS), 1050 * MS)
+    seen.add(state(1, 1000 * MS, 1000 * MS + 7 * DT, 1060 * MS), 1060 * MS)
+    seen.sent(chunk(2, 1060 * MS), 1120 * MS)
+    assert seen.guidance(1060 * MS + DT, DT).prefix[0] == pytest.approx((1.0, 10.0))
+    seen.add(state(1, 1000 * MS, 1000 * MS + 7 * DT, 1060 * MS), 1120 * MS + LOST_NS + 1)
+    assert seen.guidance(1060 * MS + DT, DT).prefix[0] == pytest.approx((2.2, 22.0)), "it was not taken"
+
+
 def test_the_prefix_has_the_new_chunks_rate():
     seen = view()
     seen.sent(chunk(1, 0), 0)
