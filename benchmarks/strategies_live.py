@@ -152,7 +152,7 @@ def live(bundle: Path, cell: Cell, seeds: Sequence[int], folder: Path) -> tuple[
         runs.append(report)
         void = sum(bool(outcome.void) for outcome in outcomes)
         stopped = report["exit_code"] == ExitCode.PROTECTIVE_STOP
-        if void or len(outcomes) < (1 if stopped else len(seeds)):
+        if void or not (stopped or len(outcomes) == len(seeds)):
             text = f"{len(outcomes)} of {len(seeds)} attempts were made, {void} of them void"
             raise DemoError(f"{folder.name}: {text}:\n{log_tail(folder)}")
         made = outcomes[:-1] if stopped else outcomes
