@@ -261,12 +261,16 @@ class PolicyLoop:
 
     def _declare(self, fault: FrameFault) -> None:
         self._fault = fault
-        self._flight.fault(self._clock(), fault.code, str(fault))
-        for _ in range(1000):
-            if self._control.send(Fault(fault.code, str(fault))):
-                break
-            # The buffer is full of chunks: control hangs or is about to read; a fault must not be lost.
-            time.sleep(0.001)
+        at_ns = self._clock()
+        try:
+            # Before it is recorded: the arm is to be stopped.
+            for _ in range(1000):
+                if self._control.send(Fault(fault.code, str(fault))):
+                    break
+                # The buffer is full of chunks: control hangs or is about to read; a fault must not be lost.
+                time.sleep(0.001)
+        finally:
+            self._flight.fault(at_ns, fault.code, str(fault))
         self._tell("fault", f"{fault.code}: {fault}")
 
     def _tell(self, code: str, text: str) -> None:

@@ -36,6 +36,7 @@ from holdfast.runtime.policy.cameras_in import Cameras, FrameLimits
 from holdfast.runtime.policy.loop import PolicyLoop
 from holdfast.runtime.policy.observer import JointHistory
 from holdfast.runtime.policy.program import Program
+from holdfast.runtime.recorder.in_policy import PolicyRecorder
 
 from ..tiny_bundle import STEPS, tiny_spec
 from .test_cameras_in import ScriptedCamera
@@ -204,6 +205,18 @@ def test_a_fault_is_told_once_and_ends_the_chunks(rig: Rig, damage: Callable[[Ri
     rig.until(lambda: len(rig.got(Heartbeat)) >= beats + 3)
     assert len(rig.got(Chunk)) == chunks
     assert len(rig.got(Fault)) == 1
+
+
+def test_control_is_told_of_a_fault_before_it_is_recorded(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    told = threading.Event()
+    waited: list[bool] = []
+    monkeypatch.setattr(PolicyRecorder, "fault", lambda *_: waited.append(told.wait(20)))
+    rig.start()
+    rig.session.broken = True
+    rig.until(lambda: rig.got(Fault))
+    told.set()
+    rig.until(lambda: waited)
+    assert waited == [True]
 
 
 def test_an_inference_longer_than_the_allowed_gap_of_joint_states_is_no_gap(rig: Rig):
