@@ -191,7 +191,8 @@ STRATEGIES: dict[str, Strategy] = {
         "the newest chunk as a smooth curve that a polynomial joins to the commanded motion", _fuse_in, _fuse
     ),
 }
-DEFAULT = "newest"
+DEFAULT = "crossfade"
+"""Less jerk than `newest` wherever that costs no success, and the same beyond (docs/strategies.md)."""
 
 
 def allowed(steps: int) -> list[str]:
