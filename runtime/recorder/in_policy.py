@@ -21,6 +21,7 @@ from .observed import (
     TaskRecord,
     policy_ring_bytes,
 )
+from .redact import without_userinfo
 from .ring import RingWriter
 
 _FRAME_NS = int(1e9 / FRAMES_PER_S)
@@ -46,7 +47,7 @@ class PolicyRecorder(Isolated):
             folder = RunFolder.join(path)
             writer = RingWriter.create(path / POLICY_RING, policy_ring_bytes(cameras), b"")
             return cls(writer, folder=folder)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a recorder is no reason not to start a policy
             return cls(problem=f"the policy process has no ring: {error}")
 
     @isolated
@@ -86,7 +87,7 @@ class PolicyRecorder(Isolated):
     @isolated
     def fault(self, now_ns: int, code: str, text: str) -> None:
         assert self.writer is not None
-        self.writer.write(Kind.FAULT, now_ns, FaultRecord(now_ns, code, text).pack())
+        self.writer.write(Kind.FAULT, now_ns, FaultRecord(now_ns, code, without_userinfo(text)).pack())
 
 
 def _small_jpeg(frame: Frame) -> bytes:
