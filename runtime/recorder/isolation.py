@@ -18,6 +18,7 @@ class Isolated:
     def __init__(self, writer: RingWriter | None = None, problem: str = "") -> None:
         self.writer = writer
         self._problem = problem
+        self._told_dropped = False
 
     @property
     def on(self) -> bool:
@@ -29,7 +30,10 @@ class Isolated:
         self._problem = f"nothing more is recorded here: {type(error).__name__}: {error}"
 
     def take_problem(self) -> str:
-        """Why nothing is recorded, once; else empty."""
+        """Why something is not recorded, once; else empty."""
+        if self.writer is not None and self.writer.dropped and not self._told_dropped and not self._problem:
+            self._told_dropped = True
+            return "a record was larger than its ring: it, and others like it, are missing"
         problem, self._problem = self._problem, ""
         return problem
 

@@ -74,7 +74,7 @@ class RingWriter:
         self._at = 0
         self._sequence = 0
         self.dropped = 0
-        """Records that were larger than the ring."""
+        """Records that were larger than the ring; none of them is in it."""
 
     @classmethod
     def create(cls, path: Path, size_bytes: int, preamble: bytes) -> RingWriter:
@@ -91,7 +91,8 @@ class RingWriter:
         try:
             os.posix_fallocate(fd, 0, offset + capacity)
             os.pwrite(fd, head, 0)
-            # Every page is there before the first write: none is a page fault in a tick.
+            # In memory (tmpfs) no write is a page fault from here on. On a disk the first write into a page
+            # is one, and again after each time that the kernel has written it back.
             mapped = mmap.mmap(fd, offset + capacity, flags=mmap.MAP_SHARED | _POPULATE)
         except OSError:
             os.unlink(path)
@@ -101,7 +102,7 @@ class RingWriter:
         return cls(mapped, offset, capacity, salt)
 
     def write(self, kind: int, stamp_ns: int, payload: bytes) -> None:
-        """Appends a record over the oldest ones. Never blocks."""
+        """Appends a record over the oldest ones. In a ring in memory (tmpfs) it never blocks."""
         length = len(payload)
         size = _FIXED + length
         capacity = self._capacity
