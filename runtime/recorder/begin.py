@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from ..report import described, environment
 from ..resolve import Resolved
 from ..supervisor import RunSetup
 from .collect import RECORDINGS, recover
+from .folder import RunFolder
 from .in_control import control_ring_bytes
-from .in_supervisor import SupervisorRecorder
+from .in_supervisor import RING_BYTES, SupervisorRecorder
 from .kinds import FORMAT
 from .observed import policy_ring_bytes
 
@@ -45,6 +46,55 @@ def write_out_the_dead(recordings: Path) -> list[str]:
     return [f"recording {found.text}" for found in recover(state_folder(), recordings)]
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What the recorder of a run would come to."""
+
+    text: str
+    refusal: str = ""
+    """Why the run would be refused, and what to do; empty: it would not."""
+
+
+def foresee(args: argparse.Namespace, resolved: Resolved) -> Foreseen:
+    """Tries where the rings and the files of a run would lie. Leaves nothing but empty folders."""
+    if args.no_record:
+        return Foreseen("off (--no-record)")
+    try:
+        check_folder(args.record)
+    except Refused as error:
+        return Foreseen("refused", str(error))
+    room = ring_bytes(resolved) + RING_BYTES
+    try:
+        made = RunFolder.create(state_folder(), room, on_disk=_on_disk(args))
+    except OSError as error:
+        return Foreseen(f"off: there is no place for the rings: {error}")
+    disk = "" if made.in_memory else ", on a disk: writing may hold up control"
+    rings = f"rings of {room / 1e6:.1f} MB in {made.path.parent}{disk}"
+    made.remove()
+    recordings = recordings_folder(args.record)
+    return Foreseen(
+        f"{rings}; files in {recordings}{'' if _writable(recordings) else ', WHICH IS NOT WRITABLE'}"
+    )
+
+
+def _writable(folder: Path) -> bool:
+    """Also where it is yet to be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _on_disk(args: argparse.Namespace) -> bool:
+    """A write to a disk may have to wait for it: what is asked for strictly does not allow that in a tick."""
+    return args.rt != "strict"
+
+
+def ring_bytes(resolved: Resolved) -> int:
+    """What the rings of both children take."""
+    steps = resolved.bundle.spec.action.steps
+    control = control_ring_bytes(len(resolved.robot.joints), resolved.control_hz, steps)
+    return control + policy_ring_bytes(len(resolved.cameras))
+
+
 def with_recorder(
     setup: RunSetup, args: argparse.Namespace, resolved: Resolved, options: Mapping[str, Any]
 ) -> RunSetup:
@@ -53,9 +103,6 @@ def with_recorder(
     if args.no_record:
         return setup
     recordings = recordings_folder(args.record)
-    steps = resolved.bundle.spec.action.steps
-    room = control_ring_bytes(len(resolved.robot.joints), resolved.control_hz, steps)
-    room += policy_ring_bytes(len(resolved.cameras))
     run = {
         "schema": "holdfast.recording",
         "format": FORMAT,
@@ -71,7 +118,9 @@ def with_recorder(
         RECORDINGS: str(recordings),
         "environment": environment(),
     }
-    recorder = SupervisorRecorder.open(state_folder(), recordings, run, room)
+    recorder = SupervisorRecorder.open(
+        state_folder(), recordings, run, ring_bytes(resolved), on_disk=_on_disk(args)
+    )
     if recorder.folder is None:
         return replace(setup, recorder=recorder)
     control = {**setup.configs["control"], "rings": str(recorder.folder), "recordings": str(recordings)}

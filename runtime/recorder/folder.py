@@ -1,8 +1,9 @@
 """Where the rings of a run lie: in memory, a folder for each run, locked while a process of it lives.
 
-In memory (tmpfs), because the kernel writes changed pages of a file on a disk back, and a process that then
-touches one of them may have to wait. The lock is a shared `flock` on the folder itself, which the kernel
-takes back from a process that dies, however it dies.
+In memory (tmpfs), because the kernel writes changed pages of a file on a disk back: the next write into such
+a page is a page fault, and may have to wait for the disk. With `--rt strict` they lie nowhere else. The lock
+is a shared `flock` on the folder itself, which the kernel takes back from a process that dies, however it
+dies.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ CONTROL_RING = "control.ring"
 POLICY_RING = "policy.ring"
 SUPERVISOR_RING = "supervisor.ring"
 RINGS = (CONTROL_RING, POLICY_RING, SUPERVISOR_RING)
+CODE_FILE = "code"
+"""What a recording is to be called that could not be written (`collect.intend`)."""
+FILES_FILE = "files"
+"""The names of the recordings that this run has written, one a line."""
 _PREFIX = "run-"
 _ATTEMPTS = 3
 _SHARED_MEMORY = Path("/dev/shm")
@@ -33,10 +38,13 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, state: Path, room: int) -> RunFolder:
-        """A new folder with `room` bytes free: in memory, or else in the state folder. Raises `OSError`."""
+    def create(cls, state: Path, room: int, *, on_disk: bool = True) -> RunFolder:
+        """A new folder with `room` bytes free: in memory, or else, with `on_disk`, in the state folder.
+
+        Raises `OSError`.
+        """
         problems = []
-        for root in (*_in_memory(), _on_disk(state)):
+        for root in (*_in_memory(), *([_on_disk(state)] if on_disk else [])):
             try:
                 _make_private(root)
                 free = os.statvfs(root)
@@ -45,7 +53,7 @@ class RunFolder:
                 problems.append(f"{root} has less than {room / 1e6:.0f} MB free")
             except OSError as error:
                 problems.append(str(error))
-        raise OSError("; ".join(problems))
+        raise OSError("; ".join(problems) or "neither $XDG_RUNTIME_DIR nor /dev/shm is in memory")
 
     @classmethod
     def _create_in(cls, root: Path) -> RunFolder:

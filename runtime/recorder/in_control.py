@@ -13,7 +13,7 @@ from ..control.clock import Wake
 from ..control.config import CoreConfig
 from ..control.state import CoreState, Inbox, Output
 from .codec import TickCodec, encode_bus, encode_config, encode_state
-from .collect import write_new
+from .collect import intend, write_new
 from .folder import CONTROL_RING, RunFolder
 from .isolation import Isolated, isolated
 from .kinds import SPAN_S, Kind
@@ -63,7 +63,7 @@ class ControlRecorder(Isolated):
             folder = RunFolder.join(path)
             writer = RingWriter.create(path / CONTROL_RING, size, encode_config(config))
             return cls(writer, joints, folder=folder)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a recorder is no reason not to start an arm
             return cls(problem=f"control has no ring: {error}")
 
     @isolated
@@ -108,7 +108,8 @@ class ControlRecorder(Isolated):
             return ""
         try:
             target = write_new(self._folder.path, recordings, code)
-        except (OSError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - the exit code of this process says how the arm was left
+            intend(self._folder.path, code)
             return f"cannot be written to {recordings}: {error}; the next vla-run tries again"
         self._folder.remove()
         return str(target)

@@ -12,6 +12,12 @@ SPAN_S = 30.0
 """How far back the rings reach, at the least."""
 
 
+REASON_FILE = "reason"
+"""A member of a written file: the code of what it was written for."""
+REQUEST, KILLED = "request", "killed"
+"""Reasons beside the codes of stops: a person asked; found at a later start, when all processes were gone."""
+
+
 class Kind(IntEnum):
     """Each kind is in one ring only: below 16 control's, below 32 the policy's, then the supervisor's."""
 

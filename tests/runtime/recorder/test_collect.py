@@ -9,14 +9,16 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from holdfast.runtime.recorder import collect, folder
-from holdfast.runtime.recorder.collect import KEEP, own_files, recover, write_new, write_out
+from holdfast.runtime.recorder.collect import KEEP, intend, own_files, recover, write_new, write_out
 from holdfast.runtime.recorder.folder import CONTROL_RING, RUN_FILE, RunFolder, dead_runs
+from holdfast.runtime.recorder.kinds import REASON_FILE
 from holdfast.runtime.recorder.reading import read_recording
 
 from .tapes import Tape
@@ -44,6 +46,15 @@ def left_behind(state: Path, rings: Path, run: dict | None = None) -> Path:
     (made.path / RUN_FILE).write_text(json.dumps(run or {}))
     made.close()
     return made.path
+
+
+def older(folder: Path, *names: str, after_s: int = 0) -> None:
+    """Recordings of other runs, written one second after another in 2025."""
+    for k, name in enumerate(names):
+        path = folder / f"{name}.flight"
+        path.write_bytes(b"PK")
+        at = (1_735_700_000 + k if not after_s else time.time_ns() // 10**9 + after_s + k) * 10**9
+        os.utime(path, ns=(at, at))
 
 
 # The folder
@@ -82,6 +93,13 @@ def test_without_a_place_in_memory_it_is_made_in_the_state_folder(
     made = RunFolder.create(state, MB)
     assert made.path.parent == state / "rings"
     assert not made.in_memory
+
+
+def test_a_disk_is_not_used_where_that_is_not_wanted(state: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder, "_in_memory", list)
+    with pytest.raises(OSError, match="in memory"):
+        RunFolder.create(state, MB, on_disk=False)
+    assert not state.exists()
 
 
 def test_a_place_that_others_can_write_to_is_not_trusted(state: Path, memory: Path):
@@ -145,10 +163,12 @@ def test_a_child_whose_folder_is_gone_is_told(state: Path):
 
 
 def test_a_file_has_all_rings_and_what_ran(rings: Path, tmp_path: Path):
+    parts = [path.name for path in rings.iterdir()]
     target = write_new(rings, tmp_path / "made" / "on" / "demand", "policy_lost")
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() is None
-        assert sorted(archive.namelist()) == sorted(path.name for path in rings.iterdir())
+        assert sorted(archive.namelist()) == sorted([REASON_FILE, *parts])
+        assert archive.read(REASON_FILE) == b"policy_lost"
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert os.listdir(target.parent) == [target.name], "no temporary file is left"
 
@@ -179,16 +199,84 @@ def test_a_file_that_cannot_be_written_again_stays_as_it_was(
 def test_the_newest_are_kept_and_files_of_others_are_left_alone(rings: Path, tmp_path: Path):
     files = tmp_path / "files"
     files.mkdir()
-    for i in range(KEEP + 5):
-        (files / f"20250101T0000{i:02d}Z-stalled.flight").touch()
+    older(files, *(f"20250101T0000{i:02d}Z-stalled" for i in range(KEEP + 5)))
+    (files / "20250101T000001Z-stalled.png").touch()
     (files / "mine.flight").touch()
     (files / "20200101T000000Z-notes.txt").touch()
     target = write_new(rings, files, "policy_lost")
     assert own_files(files)[-1] == target
     assert len(own_files(files)) == KEEP
     assert own_files(files)[0].name == "20250101T000006Z-stalled.flight"
+    assert not (files / "20250101T000001Z-stalled.png").exists(), "the plot of one that is gone"
     assert (files / "mine.flight").exists()
     assert (files / "20200101T000000Z-notes.txt").exists()
+
+
+def test_requests_push_out_no_stop(rings: Path, tmp_path: Path):
+    older(tmp_path, "20250101T000000Z-camera_lost")
+    older(tmp_path, *(f"20250102T0000{i:02d}Z-request" for i in range(KEEP + 5)))
+    target = write_new(rings, tmp_path, "request")
+    stop, *requests = own_files(tmp_path)
+    assert stop.name == "20250101T000000Z-camera_lost.flight"
+    assert len(requests) == KEEP
+    assert requests[-1] == target
+
+
+def test_no_file_of_this_run_is_deleted(rings: Path, tmp_path: Path):
+    mine = [write_new(rings, tmp_path, "request") for _ in range(KEEP + 5)]
+    assert own_files(tmp_path) == mine
+
+
+def test_with_a_clock_that_is_wrong_the_file_just_written_stays(rings: Path, tmp_path: Path):
+    older(tmp_path, *(f"20990101T0000{i:02d}Z-stalled" for i in range(KEEP)), after_s=10_000_000)
+    first = write_new(rings, tmp_path, "policy_lost")
+    second = write_new(rings, tmp_path, "policy_lost")
+    assert first.exists()
+    assert second.exists()
+
+
+def test_the_order_is_that_of_writing_not_of_names(tmp_path: Path):
+    names = ["20260101T000000Z-a", *(f"20260101T000000Z-a-{k}" for k in range(2, 12)), "20200101T000000Z-b"]
+    older(tmp_path, *names)
+    assert [path.stem for path in own_files(tmp_path)] == names
+    for name in names:
+        os.utime(tmp_path / f"{name}.flight", ns=(5, 5))
+    by_number = [path.stem for path in own_files(tmp_path)]
+    assert by_number == ["20200101T000000Z-b", *names[:-1]], "within one instant of the clock: by number"
+
+
+def test_a_name_that_is_only_reserved_is_no_recording(tmp_path: Path):
+    (tmp_path / "20250101T000000Z-stalled.flight").touch()
+    assert own_files(tmp_path) == []
+
+
+def test_old_files_that_cannot_be_deleted_do_not_cost_the_new_one(
+    rings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As in a folder with the sticky bit, where the old ones are somebody else's."""
+    older(tmp_path, *(f"20250101T0000{i:02d}Z-stalled" for i in range(KEEP + 5)))
+    real = Path.unlink
+
+    def sticky(path: Path, missing_ok: bool = False) -> None:
+        if "stalled" in path.name:
+            raise PermissionError(1, "Operation not permitted")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", sticky)
+    target = write_new(rings, tmp_path, "policy_lost")
+    assert read_recording(target).ticks
+    assert len(own_files(tmp_path)) == KEEP + 6
+
+
+def test_a_link_laid_in_its_way_is_not_written_through(rings: Path, tmp_path: Path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    target = tmp_path / "20250101T000000Z-x.flight"
+    target.symlink_to(victim)
+    (tmp_path / f".{target.name}.{os.getpid()}.tmp").symlink_to(victim)
+    write_out(rings, target)
+    assert victim.read_text() == "precious"
+    assert not target.is_symlink()
 
 
 def test_half_a_file_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
@@ -198,7 +286,7 @@ def test_half_a_file_of_a_killed_process_is_removed_and_that_of_a_living_one_is_
     dead.wait()
     files = tmp_path / "files"
     files.mkdir()
-    halves = [files / f".20250101T000000Z-stalled.flight.{pid}.tmp" for pid in (dead.pid, os.getpid())]
+    halves = [files / f".20250101T000000Z-stalled.flight.{pid}.x_1.tmp" for pid in (dead.pid, os.getpid())]
     for half in halves:
         half.touch()
     write_new(rings, files, "policy_lost")
@@ -247,6 +335,49 @@ def test_where_they_cannot_be_written_they_stay(state: Path, rings: Path, tmp_pa
     assert found.path is None
     assert str(path) in found.text
     assert path.exists()
+
+
+def test_where_the_folder_it_wanted_is_full_they_go_to_that_of_this_start(
+    state: Path, rings: Path, tmp_path: Path
+):
+    (tmp_path / "wanted").touch()
+    path = left_behind(state, rings, {"recordings": str(tmp_path / "wanted")})
+    (found,) = recover(state, tmp_path / "files")
+    assert own_files(tmp_path / "files") == [found.path]
+    assert not path.exists()
+
+
+def test_what_stays_of_several_runs_is_said_in_one_line(state: Path, rings: Path, tmp_path: Path):
+    (tmp_path / "files").touch()
+    (tmp_path / "wanted").touch()
+    paths = [left_behind(state, rings, {"recordings": str(tmp_path / "wanted")}) for _ in range(3)]
+    (found,) = recover(state, tmp_path / "files")
+    assert "3 runs" in found.text
+    for path in (*paths, tmp_path / "files", tmp_path / "wanted"):
+        assert str(path) in found.text
+
+
+def test_an_error_in_what_one_run_left_does_not_keep_the_next_from_starting(
+    state: Path, rings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    left_behind(state, rings)
+
+    def broken(folder: Path, recordings: Path, code: str) -> Path:
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(collect, "write_new", broken)
+    (found,) = recover(state, tmp_path / "files")
+    assert "no memory left" in found.text
+
+
+def test_what_could_not_be_written_is_recovered_under_the_name_it_was_to_have(
+    state: Path, rings: Path, tmp_path: Path
+):
+    intend(left_behind(state, rings), "camera_lost")
+    (found,) = recover(state, tmp_path / "files")
+    assert found.path is not None
+    assert found.path.name.endswith("-camera_lost.flight")
+    assert "killed" not in found.text
 
 
 def test_a_run_that_died_before_control_began_leaves_no_file(state: Path, rings: Path, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +16,14 @@ import pytest
 from holdfast.drivers.types import Direction
 from holdfast.runtime.control.clock import Wake
 from holdfast.runtime.control.state import CoreState, Inbox, Note, Output
-from holdfast.runtime.recorder import in_supervisor
+from holdfast.runtime.recorder import folder, in_supervisor
 from holdfast.runtime.recorder.collect import own_files
-from holdfast.runtime.recorder.folder import CONTROL_RING, RunFolder
+from holdfast.runtime.recorder.folder import CODE_FILE, CONTROL_RING, RunFolder
 from holdfast.runtime.recorder.in_control import ControlRecorder, control_ring_bytes
 from holdfast.runtime.recorder.in_policy import PolicyRecorder
 from holdfast.runtime.recorder.in_supervisor import (
     AFTER_STOP_NS,
+    BETWEEN_REQUESTS_NS,
     STILL_IN_RING_NS,
     SupervisorRecorder,
     Written,
@@ -29,6 +31,7 @@ from holdfast.runtime.recorder.in_supervisor import (
 from holdfast.runtime.recorder.kinds import SPAN_S
 from holdfast.runtime.recorder.reading import read_recording
 from holdfast.runtime.recorder.records import EventRecord
+from holdfast.runtime.recorder.ring import RingWriter
 
 from ..control.world import config, joint_state
 from .tapes import Tape, frame
@@ -65,6 +68,17 @@ def test_a_tick_that_cannot_be_encoded_is_an_error_of_the_recorder(tmp_path: Pat
     recorder.tick(None, 1, joint_state((0.0,) * 5, 1), Inbox(), CoreState(), Output(None))
     assert not recorder.on
     assert "pack expected" in recorder.take_problem()
+
+
+def test_a_record_that_is_too_large_is_told_once(tmp_path: Path):
+    recorder = ControlRecorder(RingWriter.create(tmp_path / "small.ring", 4096, b""), 3)
+    recorder.bus(Direction.SENT, 1, b"x")
+    assert recorder.take_problem() == ""
+    for _ in range(2):
+        recorder.bus(Direction.SENT, 1, bytes(5000))
+    assert "larger than its ring" in recorder.take_problem()
+    assert recorder.take_problem() == ""
+    assert recorder.on
 
 
 def test_without_a_place_for_its_ring_control_is_told_why(tmp_path: Path):
@@ -143,6 +157,7 @@ def test_an_heir_that_cannot_write_leaves_the_rings_to_the_next_start(tmp_path: 
     (tmp_path / "files").touch()
     assert "the next vla-run tries again" in recorder.inherit(tmp_path / "files", "x")
     assert (made.path / CONTROL_RING).exists()
+    assert (made.path / CODE_FILE).read_text() == "x", "its name then"
     assert ControlRecorder().inherit(tmp_path, "x") == ""
 
 
@@ -264,6 +279,98 @@ def test_a_person_gets_a_file_at_once(recorder: SupervisorRecorder, files: Path)
     assert path.name.endswith("-request.flight")
 
 
+def test_a_key_held_down_is_one_request_at_a_time(recorder: SupervisorRecorder, files: Path):
+    for k in range(30):
+        assert recorder.request(S + k * S // 30)
+    until_done(recorder, 2 * S)
+    assert recorder.request(2 * S)
+    assert recorder.turn(S + BETWEEN_REQUESTS_NS - 1) == []
+    assert len(own_files(files)) == 1
+    until_done(recorder, S + BETWEEN_REQUESTS_NS)
+    assert len(own_files(files)) == 2
+    assert recorder.turn(100 * S) == []
+
+
+def test_a_request_that_waits_is_written_at_the_end(recorder: SupervisorRecorder, files: Path):
+    recorder.request(S)
+    until_done(recorder, S)
+    recorder.request(2 * S)
+    (written,) = recorder.finish(None, 2 * S)
+    assert own_files(files)[-1] == written.path
+
+
+def test_a_request_that_could_not_be_written_is_no_killed_run(recorder: SupervisorRecorder, files: Path):
+    """It ends well; the next start writes it out under its name."""
+    folder = recorder.folder
+    files.touch()
+    recorder.request(S)
+    (written,) = until_done(recorder, S)
+    assert written.path is None
+    assert folder is not None
+    assert not (folder / CODE_FILE).exists(), "killed now, it would be a killed run"
+    recorder.finish(None, 2 * S)
+    assert (folder / CODE_FILE).read_text() == "request"
+
+
+def test_once_there_is_room_again_it_is_written_and_nothing_is_left(
+    recorder: SupervisorRecorder, files: Path
+):
+    folder = recorder.folder
+    files.touch()
+    recorder.request(S)
+    until_done(recorder, S)
+    files.unlink()
+    (written,) = recorder.finish(None, 2 * S)
+    assert own_files(files) == [written.path]
+    assert folder is not None
+    assert not folder.exists()
+
+
+def test_a_later_file_makes_good_for_one_that_failed(recorder: SupervisorRecorder, files: Path):
+    folder = recorder.folder
+    files.touch()
+    recorder.request(S)
+    until_done(recorder, S)
+    files.unlink()
+    recorder.stopped("policy_lost", 2 * S)
+    until_done(recorder, 4 * S)
+    assert recorder.finish(None, 5 * S) == []
+    assert folder is not None
+    assert not folder.exists()
+
+
+def test_no_thread_is_no_reason_to_end_a_run(
+    recorder: SupervisorRecorder, files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    recorder.stopped("policy_lost", S)
+    (said,) = until_done(recorder, 3 * S)
+    assert "can't start new thread" in said.text
+    (written,) = recorder.finish("protective_stop", 4 * S)
+    assert own_files(files) == [written.path]
+
+
+def test_names_and_passwords_of_cameras_are_not_recorded(tmp_path: Path):
+    url = "rtsp://me:p@ss@10.0.0.7:554/stream?x=1"
+    run = {"cameras": {"front": url, "wrist": "/dev/video0"}, "tasks": ["reach me@home"], "pid": 1}
+    made = SupervisorRecorder.open(tmp_path / "state", tmp_path / "files", run, 1_000_000)
+    assert made.folder is not None
+    Tape(made.folder).fly(1)
+    policy = PolicyRecorder.open(made.folder, 1)
+    policy.fault(1, "camera_lost", f"{url} does not answer")
+    made.event(EventRecord(1, "policy", "fault", f"camera_lost: {url} does not answer", 0.0, 0))
+    recording = read_recording(made.folder)
+    plain = "rtsp://10.0.0.7:554/stream?x=1"
+    assert recording.run == {**run, "cameras": {"front": plain, "wrist": "/dev/video0"}}
+    assert recording.faults[0].text == f"{plain} does not answer"
+    assert recording.events[0].text == f"camera_lost: {plain} does not answer"
+    for part in made.folder.iterdir():
+        assert b"p@ss" not in part.read_bytes()
+
+
 def test_a_person_asks_in_vain_where_nothing_is_recorded():
     assert not SupervisorRecorder().request(S)
 
@@ -297,7 +404,7 @@ def test_a_disk_that_hangs_does_not_hold_up_the_supervisor(
 
 
 def test_without_any_place_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def nowhere(state: Path, room: int) -> RunFolder:
+    def nowhere(state: Path, room: int, on_disk: bool) -> RunFolder:
         raise OSError("Read-only file system")
 
     monkeypatch.setattr(RunFolder, "create", nowhere)
@@ -307,6 +414,14 @@ def test_without_any_place_the_run_goes_on_and_says_so(tmp_path: Path, monkeypat
     recorder.stopped("x", S)
     assert recorder.turn(9 * S) == []
     assert recorder.finish("internal", 9 * S) == []
+
+
+def test_strictly_nothing_is_recorded_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder, "_in_memory", list)
+    recorder = SupervisorRecorder.open(tmp_path / "state", tmp_path, {}, 1, on_disk=False)
+    assert not recorder.on
+    assert "--rt strict" in recorder.take_problem()
+    assert not (tmp_path / "state").exists()
 
 
 def test_rings_on_a_disk_are_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
