@@ -147,10 +147,12 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flights]:
     folder = tmp_path_factory.mktemp("flights")
     memory = Path("/dev/shm") / f"holdfast-test-{os.getpid()}-flights"
     memory.mkdir(mode=0o700)
-    with pytest.MonkeyPatch.context() as patch, start_simulator(folder / "sim") as simulator:
-        patch.setenv("XDG_RUNTIME_DIR", str(memory))
-        yield Flights(folder, simulator)
-    shutil.rmtree(memory)
+    try:
+        with pytest.MonkeyPatch.context() as patch, start_simulator(folder / "sim") as simulator:
+            patch.setenv("XDG_RUNTIME_DIR", str(memory))
+            yield Flights(folder, simulator)
+    finally:
+        shutil.rmtree(memory)
 
 
 def _fly(name: str, folder: Path, simulator: Simulator) -> Flown:
