@@ -26,6 +26,7 @@ from .exit_codes import ExitCode, Refused
 from .policy.config import PolicyConfig
 from .policy.frame_timing import FrameTiming, measure_camera, slowest
 from .policy.process import LOAD_ERRORS, describe_frames, load_program, measure_inference
+from .recorder.begin import foresee
 from .resolve import Resolved, resolve
 from .run import make_setup, wishes_of
 from .schedulability import schedule
@@ -62,6 +63,7 @@ def check(args: argparse.Namespace) -> int:
     rows += _policy_rows(PolicyConfig.model_validate(setup.configs["policy"]), resolved, setup.plan)
     rows += [*_arm_rows(args, resolved), *_limit_rows(resolved)]
     rows += _real_time_rows(args.rt, setup.configs["control"]["cpu"])
+    rows.append(_recorder_row(args, resolved))
     _show(rows, args)
     return ExitCode.FINISHED if all(row.ok for row in rows) else ExitCode.REFUSED
 
@@ -235,6 +237,12 @@ def _real_time_rows(rt: str, cpu: int | None) -> list[Row]:
             "as each step says (docs/troubleshooting.md), or use --rt warn",
         )
     ]
+
+
+def _recorder_row(args: argparse.Namespace, resolved: Resolved) -> Row:
+    """As the run judges it: without a place for its rings it goes on and says so."""
+    found = foresee(args, resolved)
+    return Row("flight recorder", "rings in memory, files", found.text, not found.refusal, found.refusal)
 
 
 def _show(rows: list[Row], args: argparse.Namespace) -> None:

@@ -5,6 +5,8 @@ Drawn without a display. Time runs in seconds from the moment that the account i
 
 from __future__ import annotations
 
+import os
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from .words import time_of_day
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BEFORE_S = 6.0
 AFTER_S = 3.0
@@ -44,7 +47,10 @@ class NoMatplotlib(ImportError):
 
 
 def draw(account: Account, path: Path) -> None:
-    """Writes the picture as a PNG. Raises `NoMatplotlib`, `OSError`."""
+    """Writes the picture as a PNG, for its owner alone: there are pictures of the workspace in it.
+
+    Raises `NoMatplotlib`, `OSError`.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -73,7 +79,21 @@ def draw(account: Account, path: Path) -> None:
     for axes in figure.axes:
         if axes is not ages and axes.get_shared_x_axes().joined(axes, ages):
             axes.tick_params(labelbottom=False)
-    figure.savefig(path, format="png")
+    _save(figure, path, Path(account.recording.path))
+
+
+def _save(figure: Figure, path: Path, source: Path) -> None:
+    """A reader never sees half of it, and what `path` links to stays as it is."""
+    if path.exists() and source.exists() and path.samefile(source):
+        raise OSError(f"{path} is the recording itself: give it the ending .flight")
+    fd, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    try:
+        with open(fd, "wb") as file:
+            figure.savefig(file, format="png")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _title(account: Account) -> str:

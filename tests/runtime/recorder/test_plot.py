@@ -63,6 +63,20 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     picture_of(account_of(replace(recording, ticks=ticks)), tmp_path / "bare.png")
 
 
+def test_it_is_for_its_owner_alone_and_replaces_no_recording(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    account = account_of(replace(Flight().go(3).recording(), path=str(tmp_path / "odd.png")))
+    (tmp_path / "odd.png").write_bytes(b"a recording")
+    with pytest.raises(OSError, match="the recording itself"):
+        draw(account, tmp_path / "odd.png")
+    assert (tmp_path / "odd.png").read_bytes() == b"a recording"
+    (tmp_path / "link.png").symlink_to(tmp_path / "target")
+    draw(account, tmp_path / "link.png")
+    assert not (tmp_path / "target").exists()
+    assert (tmp_path / "link.png").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.png", "odd.png"]
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
