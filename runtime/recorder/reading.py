@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
+import os
+import re
 import struct
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..messages import Chunk, MessageError
 from . import codec
-from .folder import CONTROL_RING, POLICY_RING, RINGS, RUN_FILE, SUPERVISOR_RING
-from .kinds import Kind, RecordingError
+from .folder import CODE_FILE, CONTROL_RING, POLICY_RING, RINGS, RUN_FILE, SUPERVISOR_RING
+from .kinds import KILLED, REASON_FILE, Kind, RecordingError
 from .observed import FaultRecord, FrameRecord, InferenceRecord, TaskRecord
 from .records import BusRecord, EventRecord, Recording, SnapshotRecord, StageRecord, Tick
 from .ring import Record, Ring, read_ring
+from .run_file import read_run_file
 
 T = TypeVar("T")
 
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 """Of a member of a zip file (PKWARE APPNOTE 4.3.7)."""
 _LOCAL_MAGIC = b"PK\x03\x04"
+_MEMBERS = (REASON_FILE, RUN_FILE, *RINGS)
+_REASON = re.compile(rb"[a-z0-9_]{1,40}")
 
 
 def read_recording(path: Path) -> Recording:
@@ -30,11 +36,11 @@ def read_recording(path: Path) -> Recording:
     Damage costs what is damaged and is said in `notes`. Raises `RecordingError` for what is no recording, or
     has no ring of control that can be read.
     """
+    notes: list[str] = []
     try:
-        parts = _of_folder(path) if path.is_dir() else _of_file(path.read_bytes())
+        parts = _of_folder(path) if path.is_dir() else _of_file(path.read_bytes(), notes)
     except OSError as error:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
-    notes: list[str] = []
     try:
         ring = read_ring(parts.get(CONTROL_RING, b""))
         config = codec.decode_config(ring.preamble)
@@ -44,14 +50,17 @@ def read_recording(path: Path) -> Recording:
     control = _Control(codec.TickCodec(len(config.joint_names)))
     _take_all(control.kinds(), ring, CONTROL_RING, notes, control.missing)
     beside = _Beside()
-    for name in (POLICY_RING, SUPERVISOR_RING):
+    for name in (SUPERVISOR_RING, POLICY_RING):
         try:
             _take_all(beside.kinds(), read_ring(parts.get(name, b"")), name, notes)
         except RecordingError as error:
-            notes.append(f"{name}: {error}" if name in parts else f"{name} is not there")
+            if name in parts:
+                notes.append(f"{name}: {error}")
+            elif name != POLICY_RING or _policy_began(control.chunks, beside.events):
+                notes.append(f"{name} is not there")
     return Recording(
         path=str(path),
-        run=_run_info(parts.get(RUN_FILE), notes),
+        run=read_run_file(parts.get(RUN_FILE), notes),
         config=config,
         ticks=tuple(control.ticks),
         states=tuple(control.states),
@@ -66,44 +75,65 @@ def read_recording(path: Path) -> Recording:
         stages=tuple(beside.stages),
         snapshots=tuple(beside.snapshots),
         notes=tuple(notes),
+        reason=_reason(parts.get(REASON_FILE, b"")),
     )
 
 
 def run_info(folder: Path) -> Mapping[str, Any]:
     """run.json of a folder of rings; empty where it cannot be read."""
     try:
-        return _run_info((folder / RUN_FILE).read_bytes(), [])
+        return read_run_file((folder / RUN_FILE).read_bytes(), [])
     except OSError:
         return {}
 
 
-def _run_info(content: bytes | None, notes: list[str]) -> Mapping[str, Any]:
-    try:
-        run = json.loads(content or b"")
-    except (ValueError, RecursionError):
-        run = None
-    if isinstance(run, dict):
-        return run
-    notes.append(f"{RUN_FILE} is {'damaged' if content else 'not there'}")
-    return {}
+def _policy_began(chunks: Mapping[int, Chunk], events: Sequence[EventRecord]) -> bool:
+    """Whether the policy process got as far as having a ring; a supervisor's ring that is missing says
+    nothing of it, and has a note itself."""
+    return bool(chunks) or any(event.source == "policy" and event.code == "ready" for event in events)
+
+
+def _reason(content: bytes) -> str:
+    return content.decode() if _REASON.fullmatch(content) else ""
 
 
 def _of_folder(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in (RUN_FILE, *RINGS) if (folder / name).exists()}
+    parts = {name: (folder / name).read_bytes() for name in (RUN_FILE, *RINGS) if (folder / name).exists()}
+    if _is_held(folder):
+        return parts
+    # Of a run that ended by itself but could not write its file there is word.
+    word = folder / CODE_FILE
+    return {REASON_FILE: word.read_bytes() if word.exists() else KILLED.encode(), **parts}
 
 
-def _of_file(data: bytes) -> dict[str, bytes]:
+def _is_held(folder: Path) -> bool:
+    """Whether a process of the run lives."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _of_file(data: bytes, notes: list[str]) -> dict[str, bytes]:
     """The members of a zip file, by their own headers: a file that was cut off has lost its directory."""
     parts: dict[str, bytes] = {}
     at = data.find(_LOCAL_MAGIC)
     while at >= 0 and at + _LOCAL_HEADER.size <= len(data):
-        *_, size, _, name_length, extra_length = _LOCAL_HEADER.unpack_from(data, at)
+        *_, checksum, _, size, name_length, extra_length = _LOCAL_HEADER.unpack_from(data, at)
         begin = at + _LOCAL_HEADER.size + name_length + extra_length
         name = data[at + _LOCAL_HEADER.size : at + _LOCAL_HEADER.size + name_length].decode(errors="replace")
         end = begin
-        if name in (RUN_FILE, *RINGS) and name not in parts:
-            parts[name] = data[begin : begin + size]
+        if name in _MEMBERS and name not in parts:
+            content = parts[name] = data[begin : begin + size]
             end = begin + size
+            if len(content) < size:
+                notes.append(f"{name} is cut off")
+            elif zlib.crc32(content) != checksum:
+                notes.append(f"{name} is not as it was written: its checksum is another one")
         at = data.find(_LOCAL_MAGIC, max(end, at + 1))
     return parts
 

@@ -103,6 +103,15 @@ class Recording:
     snapshots: tuple[SnapshotRecord, ...]
     notes: tuple[str, ...]
     """What is damaged or missing, in words."""
+    reason: str = ""
+    """What the file was written for: the code of a stop or of a bad end, `kinds.REQUEST` or `kinds.KILLED`.
+    Rings that lie in a folder which no process holds are those of a killed run. Empty: not known."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether no torque was given: then `Tick.joint` has the commanded position and speed in place of the
+        measured ones, as the core was told; all else in it was measured."""
+        return bool(self.run.get("options", {}).get("dry_run"))
 
     @property
     def complete(self) -> bool:

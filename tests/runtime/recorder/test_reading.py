@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,14 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.drivers.types import Direction, StampSource
+from holdfast.runtime.recorder.account import account_of
 from holdfast.runtime.recorder.collect import write_out
-from holdfast.runtime.recorder.folder import CONTROL_RING, POLICY_RING, RINGS, RUN_FILE, SUPERVISOR_RING
+from holdfast.runtime.recorder.folder import (
+    CODE_FILE,
+    CONTROL_RING,
+    POLICY_RING,
+    RINGS,
+    RUN_FILE,
+    SUPERVISOR_RING,
+)
 from holdfast.runtime.recorder.kinds import Kind, RecordingError
 from holdfast.runtime.recorder.reading import read_recording
 from holdfast.runtime.recorder.records import EventRecord, Recording, StageRecord
 from holdfast.runtime.recorder.ring import read_ring
+from holdfast.runtime.recorder.run_file import read_run_file
+from holdfast.runtime.recorder.story import tell
 
 from ..control.world import MS
+from .flight import Flight
 from .tapes import RecordedCore, Tape
 
 
@@ -173,6 +187,88 @@ def test_a_file_cut_off_still_has_what_is_before_the_cut(tmp_path: Path):
     assert recording.tasks
     assert not recording.events
     assert f"{SUPERVISOR_RING} is not there" in recording.notes
+
+
+def test_a_run_that_ended_before_the_policy_had_a_ring_is_not_damaged(tmp_path: Path):
+    tape = Tape(tmp_path)
+    tape.bench.run(5)
+    tape.beside()
+    (tmp_path / POLICY_RING).unlink()
+    assert read_recording(tape.folder).notes == ()
+
+
+def test_a_byte_that_was_changed_is_noticed_wherever_it_is(tmp_path: Path):
+    tape = Tape(tmp_path / "rings").fly(20).beside()
+    target = tmp_path / "whole.flight"
+    write_out(tape.folder, target, "camera_lost")
+    content = target.read_bytes()
+    assert read_recording(target).complete
+    target.write_bytes(content.replace(b'"tiny"', b'"tony"', 1))
+    recording = read_recording(target)
+    assert recording.notes == (f"{RUN_FILE} is not as it was written: its checksum is another one",)
+    assert recording.run["bundle"] == {"name": "tony"}
+
+
+def test_it_says_what_it_was_written_for(tmp_path: Path):
+    tape = Tape(tmp_path / "rings").fly(5).beside()
+    for code in ("camera_lost", "request", "killed", ""):
+        write_out(tape.folder, tmp_path / "x.flight", code)
+        assert read_recording(tmp_path / "x.flight").reason == code
+
+
+def test_rings_that_no_process_holds_are_those_of_a_killed_run(tmp_path: Path):
+    tape = Tape(tmp_path / "rings").fly(5).beside()
+    assert read_recording(tape.folder).reason == "", "this process holds them"
+    shutil.copytree(tape.folder, tmp_path / "left")
+    assert read_recording(tmp_path / "left").reason == "killed"
+    (tmp_path / "left" / CODE_FILE).write_text("camera_lost")
+    assert read_recording(tmp_path / "left").reason == "camera_lost"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.integers(-(10**400), 10**400) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+RUN = {
+    "schema": "holdfast.recording", "format": 1, "session": "0f", "pid": 1, "started": "now",
+    "started_ns": 5, "utc_less_monotonic_ns": 9,
+    "bundle": {"name": "tiny", "path": "/x", "sha256": "ab", "precision": "fp32"},
+    "robot": {"name": "sim", "file": "a", "arm": "b", "calibration": "c"}, "cameras": {"front": "/dev/v0"},
+    "tasks": ["touch"], "options": {"dry_run": False, "cpu": None}, "policy_limits": {"frame_age_ns": 400},
+    "recordings": "/r", "environment": {"machine": "x86_64", "packages": {"ruckig": "1"}, "cpus": 2},
+}  # fmt: skip
+
+
+def test_a_run_file_as_it_is_written_is_taken_whole():
+    notes: list[str] = []
+    assert read_run_file(json.dumps(RUN).encode(), notes) == RUN
+    assert notes == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_what_is_wrong_in_a_run_file_costs_only_itself(data: st.DataObject):
+    run = json.loads(json.dumps(RUN))
+    wrong = data.draw(st.dictionaries(st.sampled_from([*RUN]) | st.text(max_size=4), JSON, max_size=4))
+    run.update(wrong)
+    for part in ("bundle", "environment", "options"):
+        if part not in wrong:
+            run[part].update(data.draw(st.dictionaries(st.sampled_from([*RUN[part]]), JSON, max_size=2)))
+    notes: list[str] = []
+    read = read_run_file(json.dumps(run).encode(), notes)
+    for key in RUN.keys() - wrong.keys() - {"bundle", "environment", "options"}:
+        assert read[key] == RUN[key]
+    "\n".join(notes).encode()
+    recording = replace(Flight().go(2).recording(), run=read, notes=tuple(notes))
+    text = "\n".join(line for section in tell(account_of(recording)) for line in section.lines)
+    text.encode()
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_a_run_file_that_is_anything_at_all(content: bytes):
+    read_run_file(content, [])
 
 
 @pytest.fixture(scope="module")
