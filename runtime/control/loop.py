@@ -249,7 +249,9 @@ class ControlLoop:
             if finish == "release":
                 self._release()
             if self.torque.on or self.release_failed:
-                report(Note("held", "motors hold their last goal with torque on"))
+                unknown = "whether the motors hold is not known: they were silent or could not be released"
+                doubtful = self.state.silent or self.release_failed
+                report(Note("held", unknown if doubtful else "motors hold their last goal with torque on"))
             else:
                 report(Note("released", "torque is off"))
             if not (self.state.latched or self.crashed or self.release_failed):

@@ -10,6 +10,8 @@ from ..messages import Phase
 from ..report import environment
 from .evidence import Evidence, evidence_at
 from .facts import Braking, Margin, Stop, braking_after, margins_at, stops_of
+from .kinds import KILLED, REQUEST
+from .motors import Motors, motors_of
 from .records import Recording, Tick
 from .replay import ReplayResult, replay
 from .timeline import Entry, timeline
@@ -29,13 +31,13 @@ class Account:
     result: ReplayResult
     stops: tuple[Stop, ...]
     at_ns: int
-    """The moment that it is about: the last stop, else control's last tick before it died, else the request
-    to end, else the last tick."""
+    """The moment that it is about; see `_moment`."""
     control_died: str
     """How the control process ended, where it was not meant to; else empty."""
     quit_ns: int | None
     """When control was asked to end, if it was."""
     margins: tuple[Margin, ...]
+    motors: Motors
     braking: Braking | None
     evidence: Evidence
     entries: tuple[Entry, ...]
@@ -43,7 +45,17 @@ class Account:
     @property
     def stop(self) -> Stop | None:
         """The one that it is about."""
-        return self.stops[-1] if self.stops else None
+        return next((stop for stop in self.stops if stop.at_ns == self.at_ns), None)
+
+    @property
+    def earlier(self) -> tuple[Stop, ...]:
+        """The other ones."""
+        return tuple(stop for stop in self.stops if stop is not self.stop)
+
+    @property
+    def requested(self) -> bool:
+        """Whether it is about the moment at which a person asked for the recording."""
+        return self.recording.reason == REQUEST and self.at_ns == self.last.now_ns and self.stop is None
 
     @property
     def last(self) -> Tick:
@@ -53,7 +65,8 @@ class Account:
     def phase_before(self) -> Phase:
         """What control was doing until the moment."""
         before = [tick.phase for tick in self.recording.ticks if tick.now_ns < self.at_ns]
-        return before[-1] if before and self.at_ns != self.last.now_ns else self.last.phase
+        ongoing = self.stop is None and self.at_ns == self.last.now_ns
+        return before[-1] if before and not ongoing else self.last.phase
 
     @property
     def other_versions(self) -> tuple[str, ...]:
@@ -74,15 +87,12 @@ def account_of(recording: Recording) -> Account:
     ticks = recording.ticks
     quit_at = next((tick.now_ns for tick in ticks if tick.inbox.quit is not None), None)
     died = _death_of_control(recording)
-    if stops:
-        index = stops[-1].index
-    elif quit_at is not None and not died:
-        index = next(i for i, tick in enumerate(ticks) if tick.now_ns == quit_at)
-    else:
-        index = len(ticks) - 1
+    index = _moment(recording, stops, died, quit_at)
     at_ns = ticks[index].now_ns
     step = next((step for step in reversed(result.steps) if step.index == index), None)
     execution = step.before.execution if step is not None else None
+    motors = motors_of(recording, result)
+    stop = next((stop for stop in stops if stop.index == index), None)
     return Account(
         recording=recording,
         result=result,
@@ -91,29 +101,56 @@ def account_of(recording: Recording) -> Account:
         control_died=died,
         quit_ns=quit_at,
         margins=margins_at(recording, result, index),
-        braking=braking_after(recording, stops[-1]) if stops else None,
+        motors=motors,
+        braking=braking_after(recording, stop, motors) if stop is not None else None,
         evidence=evidence_at(recording, at_ns, execution.end_ns if execution is not None else None),
         entries=timeline(recording),
     )
 
 
+def _moment(recording: Recording, stops: tuple[Stop, ...], died: str, quit_ns: int | None) -> int:
+    """The tick that the account is about: a stop that nobody has reset; else the last one, where control died
+    or a person asked for the recording; else the last stop, the request to end, or the last tick."""
+    end = len(recording.ticks) - 1
+    if stops and stops[-1].reset_ns is None:
+        return stops[-1].index
+    if died or recording.reason == REQUEST:
+        return end
+    if stops:
+        return stops[-1].index
+    return next((i for i, tick in enumerate(recording.ticks) if tick.now_ns == quit_ns), end)
+
+
 def _death_of_control(recording: Recording) -> str:
-    """What the supervisor saw of it."""
+    """What the supervisor saw of it; or that nobody was left to see it."""
     for event in recording.events:
         if event.code == "ended" and event.text.startswith("control ") and event.value not in _EXPECTED_ENDS:
             return event.text
+    if recording.reason == KILLED and recording.ticks[-1].output.finish is None:
+        return "it was killed, as were all other processes of the run"
     return ""
+
+
+def at(account: Account, at_ns: int) -> str:
+    """When, in seconds from the moment of the account; the plot has the same axis."""
+    return f"{offset(account, at_ns)} s"
+
+
+def offset(account: Account, at_ns: int) -> str:
+    return f"{(at_ns - account.at_ns) / 1e9:+.3f}"
 
 
 def as_json(account: Account) -> dict[str, Any]:
     """The account for programs; stamps in CLOCK_MONOTONIC ns, other units as in `facts` and `evidence`."""
     recording, result = account.recording, account.result
-    braking = account.braking
+    braking, goal = account.braking, account.motors.last_goal()
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "recording": {
             "path": recording.path,
+            "reason": recording.reason,
+            "dry_run": recording.dry_run,
             "notes": list(recording.notes),
             "first_ns": recording.ticks[0].now_ns,
             "last_ns": account.last.now_ns,
@@ -133,6 +170,11 @@ def as_json(account: Account) -> dict[str, Any]:
         "quit_ns": account.quit_ns,
         "last_phase": Phase(account.last.phase).name.lower(),
         "margins": [{**asdict(margin), "exceeded": margin.exceeded} for margin in account.margins],
+        "motors": {
+            "last_goal_ns": None if goal is None else recording.ticks[goal].now_ns,
+            "torque_switched": account.motors.torque,
+            "lost": account.motors.lost,
+        },
         "braking": None
         if braking is None
         else {

@@ -85,7 +85,8 @@ ADVICE: tuple[Advice, ...] = (
 )
 
 CONTROL_DIED = (
-    "control's log, `dmesg` for memory that ran out, whoever may have killed it; look at the arm first"
+    "look at the arm first; then control's log, where it printed anything, `dmesg` for memory that ran out, "
+    "whoever may have killed it"
 )
 """Where control ended without a stop."""
 

@@ -15,6 +15,7 @@ from typing import Literal
 from ...drivers.types import JointState
 from ..control.deadlines import REACTIONS, SUPERVISOR_SILENCE_NS, reaction_to
 from ..messages import Phase
+from .motors import Motors
 from .records import Recording, Tick
 from .replay import ReplayResult, Step
 
@@ -95,11 +96,11 @@ class JointRow:
     measured: float | None
     """At the stop (the newest sample)."""
     commanded: float
-    """The last setpoint before the stop."""
+    """The last setpoint before the stop that was sent; of those not sent, the last."""
     velocity: float
     """Of the last two setpoints before the stop, per second."""
-    braked: float
-    """How far the command went on until it was at rest."""
+    braked: float | None
+    """How far the goals that were sent went on until the command was at rest; None where none was sent."""
     moved: float | None
     """Largest distance from where the arm was at the stop, until it stood or was last measured."""
     last: float | None
@@ -116,6 +117,8 @@ class Braking:
     """What command and arm did after a stop. Durations from the stop on; None: not in the recording."""
 
     command_rest_s: float | None
+    last_sent_s: float | None
+    """The last goal of the braking that was sent to the motors."""
     arm_stood_s: float | None
     """By `STOOD`; before the command was at rest it has not."""
     measured_for_s: float | None
@@ -246,7 +249,7 @@ def _worst(
     return Margin(name, values[i], limits[i], in_unit or unit(recording, i), joint)
 
 
-def braking_after(recording: Recording, stop: Stop) -> Braking | None:
+def braking_after(recording: Recording, stop: Stop, motors: Motors) -> Braking | None:
     """What happened to command and arm from the tick of a stop on; None without a setpoint before it."""
     ticks = recording.ticks
     setpoints = [t.output.setpoint for t in ticks[max(0, stop.index - 2) : stop.index]]
@@ -261,8 +264,10 @@ def braking_after(recording: Recording, stop: Stop) -> Braking | None:
     known = [joint for joint in after if stood is None or joint.stamp_ns <= stood.stamp_ns]
     sample = next((t.joint for t in reversed(ticks[: stop.index + 1]) if t.joint is not None), None)
     dt_s = recording.config.dt_ns * 1e-9
-    braking = [t.output.setpoint for t in ticks[stop.index : len(ticks) if rest is None else rest + 1]]
-    final = next((setpoint for setpoint in reversed(braking) if setpoint is not None), before[-1])
+    sent = motors.last_goal(stop.index, rest)
+    final = ticks[sent].output.setpoint if sent is not None else None
+    sent_before = motors.last_goal(0, stop.index - 1)
+    commanded = (ticks[sent_before].output.setpoint if sent_before is not None else None) or before[-1]
     joints = []
     for i, name in enumerate(recording.config.joint_names):
         start = sample.position[i] if sample is not None else None
@@ -274,9 +279,9 @@ def braking_after(recording: Recording, stop: Stop) -> Braking | None:
                 low=recording.config.low[i],
                 high=recording.config.high[i],
                 measured=start,
-                commanded=before[-1][i],
+                commanded=commanded[i],
                 velocity=(before[-1][i] - before[0][i]) / dt_s if len(before) == 2 else 0.0,
-                braked=abs(final[i] - before[-1][i]),
+                braked=abs(final[i] - commanded[i]) if final is not None else None,
                 moved=max(abs(p - start) for p in path) if start is not None and path else None,
                 last=path[-1] if path else None,
             )
@@ -284,6 +289,7 @@ def braking_after(recording: Recording, stop: Stop) -> Braking | None:
     eased = _time_of(recording, stop, "stopped")
     return Braking(
         command_rest_s=_seconds(stop, ticks[rest].now_ns) if rest is not None else None,
+        last_sent_s=_seconds(stop, ticks[sent].now_ns) if sent is not None else None,
         arm_stood_s=_seconds(stop, stood.stamp_ns) if stood is not None else None,
         measured_for_s=_seconds(stop, after[-1].stamp_ns) if after else None,
         eased_s=_seconds(stop, eased) if eased is not None else None,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..messages import Phase
-from . import advice
-from .account import Account
-from .facts import STOOD, STOOD_NS, Braking, unit
+from . import advice, arm_story
+from .account import Account, at, offset
+from .kinds import KILLED, REQUEST
 from .timeline import Entry
 from .words import duration, number, time_of_day
 
@@ -26,9 +26,19 @@ _PHASES = {
     Phase.RETURN: "moving to a pose",
     Phase.RUN: "following chunks",
     Phase.STOPPING: "braking",
-    Phase.STOPPED: "stopped, latched, holding with torque on",
-    Phase.RELEASED: "released, its torque off",
+    Phase.STOPPED: "stopped, latched",
+    Phase.RELEASED: "released",
 }
+_HELD = {Phase.STOPPED: ", holding with torque on", Phase.RELEASED: ", its torque off"}
+"""Where the motors answered."""
+_REASONS = {
+    KILLED: "found at a later start: all processes of the run had ended, and none of them had written it",
+    REQUEST: "a person asked for it",
+}
+_LOGS = (
+    "Logs: control-PID.log and policy-PID.log (PID of vla-run) in ~/.local/state/holdfast/logs, or in "
+    "$XDG_STATE_HOME/holdfast/logs where that is set; there is none of a process that printed nothing."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ def tell(account: Account) -> list[Section]:
         Section("What ran", tuple(_run(account.recording.run, account))),
         Section(f"In order, in seconds from {moment(account)}", tuple(_order(account)), 25),
         Section("What control watched at that moment", tuple(_margins(account))),
-        Section("What the arm did", tuple(_arm(account))),
+        Section("What the arm did", tuple(arm_story.tell(account))),
         Section("Evidence up to that moment", tuple(_evidence(account))),
         Section("Check next", tuple(_next(account))),
         Section("This recording", tuple(_recording(account))),
@@ -58,7 +68,9 @@ def moment(account: Account) -> str:
     """What the account is about, as a noun."""
     if account.stop is not None:
         return "the stop"
-    if account.quit_ns == account.at_ns:
+    if account.requested:
+        return "the request for this recording"
+    if account.quit_ns == account.at_ns and not account.control_died:
         return "the request to end"
     return "control's last tick"
 
@@ -66,34 +78,40 @@ def moment(account: Account) -> str:
 def _headline(account: Account) -> Iterator[str]:
     stop = account.stop
     when = time_of_day(account.recording.run, account.at_ns)
-    doing = f"{_PHASES[account.phase_before]}{_task(account)}"
+    doing = f"{_phase(account, account.phase_before, account.at_ns)}{_task(account)}"
     if stop is not None:
         yield f"Protective stop {stop.code}: {stop.meaning}."
         yield f"  {stop.text}"
         yield f"  At {when}; the arm was {doing}."
         yield f"  Noticed by {stop.noticed_by}."
         chosen = "the robot file's choice" if stop.tuned else "control's table"
-        then = "holds with torque on" if stop.category == 2 else "is released once it is at rest"
-        yield f"  Reaction, by {chosen}: the arm brakes, then {then} (category {stop.category}); latched."
-        for earlier in account.stops[:-1]:
-            reset = f", reset at {_at(account, earlier.reset_ns)}" if earlier.reset_ns else ""
-            yield f"A stop earlier: {earlier.code} at {_at(account, earlier.at_ns)}{reset}."
+        then = "hold with torque on" if stop.category == 2 else "release it once it is at rest"
+        yield f"  Reaction, by {chosen}: brake the arm, then {then} (category {stop.category}); latched."
+        if account.recording.dry_run:
+            yield "  A dry run: no torque was given, the arm was not moved, and none of this reached a motor."
+        elif account.motors.lost:
+            yield f"  How the arm took it is not known: {account.motors.lost}."
     elif account.control_died:
         yield f"Control ended without a stop ({account.control_died})."
         yield f"  Its last tick is of {when}; the arm was {doing}."
-        yield "  Without control nothing in software brakes the arm: its motors go to the last goal and hold."
+        yield f"  {arm_story.without_control(account)}"
+    elif account.requested:
+        yield f"A person asked for this recording at {when}; the arm was {doing}."
     elif account.quit_ns is not None:
         yield f"No protective stop. Control was asked to end at {when}; the arm was {doing}."
     else:
         seconds = (account.last.now_ns - account.recording.ticks[0].now_ns) / 1e9
         yield f"No protective stop in the {seconds:.1f} s up to {when}; the arm was {doing}."
+    for earlier in account.earlier:
+        reset = f", reset at {at(account, earlier.reset_ns)}" if earlier.reset_ns else ""
+        yield f"A stop earlier: {earlier.code} ({earlier.text}) at {at(account, earlier.at_ns)}{reset}."
     yield from _ending(account)
 
 
 def _ending(account: Account) -> Iterator[str]:
     stop, last = account.stop, account.last
     if stop is not None and stop.reset_ns is not None:
-        yield f"A person reset it at {_at(account, stop.reset_ns)}."
+        yield f"A person reset it at {at(account, stop.reset_ns)}."
     if stop is not None and account.control_died:
         yield f"Control then ended as it should not: {account.control_died}."
     left = next((e for e in reversed(account.entries) if e.code in ("released", "held", "refused")), None)
@@ -101,7 +119,17 @@ def _ending(account: Account) -> Iterator[str]:
         yield f"In the end: {left.text}."
     elif last.now_ns > account.at_ns:
         later = duration(last.now_ns - account.at_ns)
-        yield f"The recording ends {later} later, the arm {_PHASES[last.phase]}."
+        yield f"The recording ends {later} later, the arm {_phase(account, last.phase, last.now_ns)}."
+
+
+def _phase(account: Account, phase: Phase, at_ns: int) -> str:
+    """What the arm was doing, as far as that is known."""
+    if account.recording.dry_run:
+        # Without torque there is nothing to hold, or to switch off.
+        return "connected" if phase is Phase.CONNECT else _PHASES[phase] + ", as computed"
+    if account.motors.lost and phase in _HELD and at_ns == account.last.now_ns:
+        return _PHASES[phase] + "; what its motors do is not known"
+    return _PHASES[phase] + _HELD.get(phase, "")
 
 
 def _task(account: Account) -> str:
@@ -140,19 +168,21 @@ def _order(account: Account) -> Iterator[str]:
     if left_out:
         yield f"({left_out} older ones are left out; --json has them all)"
     for entry in entries[left_out:]:
-        yield f"{_offset(account, entry.at_ns):>9}  {entry.source:<10}  {_said(account, entry)}"
+        yield f"{offset(account, entry.at_ns):>9}  {entry.source:<10}  {_said(account, entry)}"
 
 
 def _said(account: Account, entry: Entry) -> str:
     text = f"{entry.code}: {entry.text}" if entry.text else entry.code
     if len(text) > _LONGEST_LINE:
         text = text[: _LONGEST_LINE - 3] + "..."
-    return f"{text} (x{entry.count}, until {_offset(account, entry.last_ns)})" if entry.count > 1 else text
+    return f"{text} (x{entry.count}, until {offset(account, entry.last_ns)})" if entry.count > 1 else text
 
 
 def _margins(account: Account) -> Iterator[str]:
     if not account.margins and account.result.difference is not None:
         yield "Not known: the replay departs from the recording before it (see below)."
+    if account.recording.dry_run and account.margins:
+        yield "(a dry run: the core was told that the arm follows, so a following error is no measurement)"
     words = {"below": "at least", "above": "at most", "from": "below"}
     for margin in account.margins:
         what = f"{margin.name} ({margin.where})" if margin.where else margin.name
@@ -162,72 +192,14 @@ def _margins(account: Account) -> Iterator[str]:
         yield f"{what:<44}{value:>12}   {words[margin.stops]} {limit}{beyond}"
 
 
-def _arm(account: Account) -> Iterator[str]:
-    if account.braking is not None:
-        yield from _braked(account.braking)
-        measured_ns = account.evidence.bus.last_complete_ns
-        if measured_ns is not None:
-            when = _at(account, measured_ns)
-            yield f"(commanded and speed: just before the stop; measured: the joint state of {when})"
-    elif account.control_died:
-        yield from _last_goal(account)
-
-
-def _braked(braking: Braking) -> Iterator[str]:
-    command, stood, measured = braking.command_rest_s, braking.arm_stood_s, braking.measured_for_s
-    if command is None:
-        yield "The recording ends before the command was at rest."
-    else:
-        yield f"The command was at rest {number(1e3 * command, 'ms')} after the stop."
-    if stood is not None:
-        yield (
-            f"The arm itself stood {number(1e3 * stood, 'ms')} after the stop (no joint moved more than "
-            f"{STOOD:g} rad in the {STOOD_NS / 1e6:g} ms from then on)."
-        )
-    elif measured is None:
-        yield "There is no joint state after the stop: what the arm itself did is not in this recording."
-    else:
-        yield (
-            f"The last joint state is of {number(1e3 * measured, 'ms')} after the stop: too early to say "
-            "that the arm itself stood."
-        )
-    if braking.eased_s is not None:
-        yield f"Control called the stop complete after {number(1e3 * braking.eased_s, 'ms')}."
-    titles = ("commanded", "measured", "speed", "braked over", "arm moved", "measured last", "to its limit")
-    yield f"{'joint':<15}" + "".join(f"{title:>14}" for title in titles)
-    for row in braking.joints:
-        values = (row.commanded, row.measured, row.velocity, row.braked, row.moved, row.last, row.to_limit)
-        units = (row.unit, row.unit, row.unit + "/s", row.unit, row.unit, row.unit, row.unit)
-        cells = ("-" if v is None else number(v, u) for v, u in zip(values, units, strict=True))
-        yield f"{row.name:<15}" + "".join(f"{cell:>14}" for cell in cells)
-    outside = [row for row in braking.joints if row.to_limit is not None and row.to_limit < 0]
-    for row in outside:
-        yield f"{row.name} was last outside its limits of {row.low:.3f} .. {row.high:.3f} {row.unit}."
-
-
-def _last_goal(account: Account) -> Iterator[str]:
-    """Where control fell silent: how far the motors still had to go."""
-    goal = account.last.output.setpoint
-    joint = next((t.joint for t in reversed(account.recording.ticks) if t.joint is not None), None)
-    if goal is None or joint is None:
-        return
-    titles = ("last goal", "measured last", "left to go", "cap of the lead")
-    yield f"{'joint':<15}" + "".join(f"{title:>16}" for title in titles)
-    for i, name in enumerate(account.recording.config.joint_names):
-        in_unit = unit(account.recording, i)
-        at, lead = joint.position[i], account.recording.config.lead[i]
-        cells = (goal[i], at, abs(goal[i] - at), lead)
-        yield f"{name:<15}" + "".join(f"{number(value, in_unit):>16}" for value in cells)
-
-
 def _evidence(account: Account) -> Iterator[str]:
     evidence = account.evidence
     for camera in evidence.cameras:
         same = ""
         if camera.same_since_ns is not None:
-            same = f"; those kept since {_at(account, camera.same_since_ns)} are the same, byte for byte"
+            same = f"; those kept since {at(account, camera.same_since_ns)} are the same, byte for byte"
         yield (
-            f"camera {camera.name}: the newest picture kept is of {_at(account, camera.last_ns)} (stamp: "
+            f"camera {camera.name}: the newest picture kept is of {at(account, camera.last_ns)} (stamp: "
             f"{camera.stamp_source}){same}"
         )
     inferences = evidence.inferences
@@ -236,22 +208,22 @@ def _evidence(account: Account) -> Iterator[str]:
         allowed = f" (allowed: {limit:.0f} ms)" if limit is not None else ""
         yield (
             f"inference: the last one (chunk {inferences.last_chunk}) ended at "
-            f"{_at(account, inferences.last_end_ns)}, took {inferences.last_ms:.1f} ms and began with a "
+            f"{at(account, inferences.last_end_ns)}, took {inferences.last_ms:.1f} ms and began with a "
             f"picture {inferences.last_picture_ms:.1f} ms old{allowed}"
         )
         yield (
             f"  of {inferences.count} the median took {inferences.median_ms:.1f} ms, the longest "
-            f"{inferences.worst_ms:.1f} ms, at {_at(account, inferences.worst_end_ns)}; the longest time "
+            f"{inferences.worst_ms:.1f} ms, at {at(account, inferences.worst_end_ns)}; the longest time "
             f"between two chunks was {number(inferences.largest_gap_ms, 'ms')}"
         )
     chunk = evidence.chunk
     if chunk is not None:
         lasts = ""
         if chunk.lasts_until_ns is not None:
-            lasts = f", its last action at {_at(account, chunk.lasts_until_ns)}"
+            lasts = f", its last action at {at(account, chunk.lasts_until_ns)}"
         yield (
-            f"chunk {chunk.chunk_id} is the newest begun, at {_at(account, chunk.first_used_ns)}: its "
-            f"observation is of {_at(account, chunk.observation_ns)}{lasts}"
+            f"chunk {chunk.chunk_id} is the newest begun, at {at(account, chunk.first_used_ns)}: its "
+            f"observation is of {at(account, chunk.observation_ns)}{lasts}"
         )
     yield from _bus(account)
     timing = evidence.timing
@@ -276,7 +248,7 @@ def _bus(account: Account) -> Iterator[str]:
     if bus.failed_in_a_row:
         text += f", {bus.failed_in_a_row} of them in a row at the end"
     if bus.last_complete_ns is not None:
-        text += f"; the last complete one is of {_at(account, bus.last_complete_ns)}"
+        text += f"; the last complete one is of {at(account, bus.last_complete_ns)}"
     yield text
     if bus.silent:
         shown = ", ".join(f"{joint} {unanswered}" for joint, unanswered, _ in bus.silent)
@@ -284,7 +256,7 @@ def _bus(account: Account) -> Iterator[str]:
     for joint, faults in bus.faults:
         yield f"  the motor of {joint} reports: {faults}"
     if bus.last_error:
-        yield f"  the last error, at {_at(account, bus.last_error_ns)}: {bus.last_error}"
+        yield f"  the last error, at {at(account, bus.last_error_ns)}: {bus.last_error}"
 
 
 def _next(account: Account) -> Iterator[str]:
@@ -292,22 +264,29 @@ def _next(account: Account) -> Iterator[str]:
     if stop is None:
         if account.control_died:
             yield f"{advice.CONTROL_DIED}."
-            yield "Where torque was on, the next start needs --reset."
+            yield _LOGS
+            yield arm_story.next_start(account)
         return
     text = advice.look_at(stop.code)
     if text:
         yield f"{text}."
+    if "log" in text:
+        yield _LOGS
     also = [entry.text for entry in account.entries if entry.code == "also" and entry.at_ns >= stop.at_ns]
     if also:
         yield f"After the stop control also noticed: {'; '.join(also[:4])}."
+    if account.control_died:
+        yield f"{advice.CONTROL_DIED}."
     if stop.reset_ns is None:
-        yield "The stop is latched: look at the arm, remove the cause; the next start needs --reset."
+        yield f"The stop is latched: look at the arm, remove the cause. {arm_story.next_start(account)}"
 
 
 def _recording(account: Account) -> Iterator[str]:
     recording = account.recording
     seconds = (account.last.now_ns - recording.ticks[0].now_ns) / 1e9
     yield recording.path
+    if recording.reason:
+        yield f"written for: {_REASONS.get(recording.reason, recording.reason)}"
     yield (
         f"{seconds:.1f} s: {len(recording.ticks)} ticks, {len(recording.chunks)} chunks, "
         f"{len(recording.inferences)} inferences, {len(recording.frames)} pictures, {len(recording.bus)} "
@@ -335,12 +314,3 @@ def verdict(account: Account) -> Iterator[str]:
         )
     if result.skipped:
         yield f"  {result.skipped} ticks have no recorded state before them and were not replayed"
-
-
-def _at(account: Account, at_ns: int) -> str:
-    """When, in seconds from the moment of the account; the plot has the same axis."""
-    return f"{_offset(account, at_ns)} s"
-
-
-def _offset(account: Account, at_ns: int) -> str:
-    return f"{(at_ns - account.at_ns) / 1e9:+.3f}"

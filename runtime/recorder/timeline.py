@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..messages import Phase
+from .motors import goals_sent
 from .records import EventRecord, Recording, Tick
 
 _REPEAT_NS = 1_000_000_000
@@ -34,7 +35,8 @@ class Entry:
 
 def timeline(recording: Recording) -> tuple[Entry, ...]:
     """Every entry of the recording, oldest first; repeated ones are merged."""
-    notes = [entry for i, tick in enumerate(recording.ticks) for entry in _of_tick(recording, i, tick)]
+    sent = frozenset(goals_sent(recording))
+    notes = [entry for i, tick in enumerate(recording.ticks) for entry in _of_tick(recording, sent, i, tick)]
     told = {(entry.code, entry.text) for entry in notes}
     entries = [*notes, *_of_policy(recording)]
     for event in recording.events:
@@ -57,7 +59,7 @@ def _short(event: EventRecord) -> str:
     return "" if event.code == "ready" and event.text.startswith("{") else event.text
 
 
-def _of_tick(recording: Recording, index: int, tick: Tick) -> Iterator[Entry]:
+def _of_tick(recording: Recording, sent: frozenset[int], index: int, tick: Tick) -> Iterator[Entry]:
     before = recording.ticks[index - 1].phase if index and index not in recording.gaps else None
     inbox = tick.inbox
     missed = inbox.slots_late + inbox.slots_overrun
@@ -65,22 +67,53 @@ def _of_tick(recording: Recording, index: int, tick: Tick) -> Iterator[Entry]:
         why = f"{inbox.slots_late} woke late, {inbox.slots_overrun} after a tick that ran over"
         yield Entry(tick.now_ns, "control", "missed", f"{missed} slots: {why}")
     if inbox.quit is not None:
-        yield Entry(tick.now_ns, "control", "quit", "asked to end and " + _QUIT[inbox.quit])
+        yield Entry(tick.now_ns, "control", "quit", _asked_to_end(recording, index))
     for note in tick.output.notes:
         yield Entry(tick.now_ns, "control", note.code, note.text)
     if index in recording.gaps:
         yield Entry(tick.now_ns, "recorder", "gap", "records before this tick are missing")
     if before is Phase.STOPPING and tick.phase in (Phase.STOPPED, Phase.RELEASED, Phase.HOLD):
-        yield Entry(tick.now_ns, "control", "at_rest", "the commanded motion is at rest")
+        # At rest nothing is sent to motors that were silent.
+        carried_out = index in sent or index - 1 in sent
+        text = "the commanded motion is at rest" + ("" if carried_out else ", as computed: no goal was sent")
+        yield Entry(tick.now_ns, "control", "at_rest", text)
     if tick.output.finish is not None:
         yield Entry(tick.now_ns, "control", "finish", _FINISH[tick.output.finish])
 
 
-_QUIT = {"park": "park", "here": "stay where the arm is"}
+_AT_EXIT = {
+    "park_release": "to park and release the arm",
+    "hold_energised": "to leave the arm holding where it is",
+    "release_here": "to release the arm where it is",
+}
 _FINISH = {
     "release": "the run is over: release the motors",
     "hold": "the run is over: leave the motors holding",
 }
+
+
+def _asked_to_end(recording: Recording, index: int) -> str:
+    """What a request to end leads to there."""
+    tick = recording.ticks[index]
+    if tick.phase is Phase.CONNECT:
+        return "asked to end, before torque was given"
+    if _is_latched(recording, index):
+        return "asked to end; after a stop the arm is not moved to a pose"
+    wish = _AT_EXIT[recording.config.at_exit] if tick.inbox.quit == "park" else "where the arm is"
+    return f"asked to end, {wish}"
+
+
+def _is_latched(recording: Recording, index: int) -> bool:
+    """Whether a stop stands after this tick, as far as the recording reaches back."""
+    if recording.ticks[index].phase in (Phase.STOPPED, Phase.RELEASED):
+        return True
+    for tick in reversed(recording.ticks[: index + 1]):
+        for note in reversed(tick.output.notes):
+            if note.code == "stop":
+                return True
+            if note.code == "reset" and not note.text.startswith("refused"):
+                return False
+    return False
 
 
 def _of_policy(recording: Recording) -> Iterator[Entry]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from holdfast.drivers.types import JointState
+from holdfast.drivers.feetech import codec
+from holdfast.drivers.types import Direction, JointState
 from holdfast.runtime.control.config import CoreConfig
 from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.state import Condition, CoreState, Inbox, Output
-from holdfast.runtime.recorder.records import Recording, Tick
+from holdfast.runtime.recorder.records import BusRecord, Recording, Tick
 
 from ..control.world import MS, Bench, chunk, config
 
@@ -29,7 +30,7 @@ class Tape(ControlCore):
         if len(self.ticks) % self._state_every == 0:
             self.states.append((len(self.ticks), state))
         after, output = super().step(state, now_ns, joint, inbox)
-        sequence = len(self.ticks) + 1
+        sequence = 2 * len(self.ticks) + 1
         self.ticks.append(Tick(sequence, now_ns, now_ns, 0, joint, inbox, after.phase, output))
         return after, output
 
@@ -70,10 +71,19 @@ class Flight:
         self.next_chunk += 1
         return Inbox(chunk=message)
 
+    def sent(self, until: int | None = None) -> tuple[BusRecord, ...]:
+        """The goals of the first `until` ticks, as they leave for the motors."""
+        frame = codec.encode_goals((1, 2, 3), (100, 200, 300))
+        return tuple(
+            BusRecord(tick.sequence + 1, tick.now_ns, Direction.SENT, frame)
+            for tick in self.tape.ticks[:until]
+            if tick.output.setpoint is not None
+        )
+
     def recording(self, **changes: Any) -> Recording:
         """Everything so far; `changes` replaces fields."""
         chunks = {t.inbox.chunk.chunk_id: t.inbox.chunk for t in self.tape.ticks if t.inbox.chunk}
-        nothing = ("bus", "frames", "inferences", "faults", "tasks", "events", "stages", "snapshots", "notes")
+        nothing = ("frames", "inferences", "faults", "tasks", "events", "stages", "snapshots", "notes")
         whole = Recording(
             path="bench.flight",
             run={},
@@ -82,6 +92,7 @@ class Flight:
             states=tuple(self.tape.states),
             gaps=frozenset(),
             chunks=chunks,
+            bus=self.sent(),
             **dict.fromkeys(nothing, ()),
         )
         return replace(whole, **changes)
