@@ -11,6 +11,7 @@ from .arguments import number, own_core, whole_number
 from .control.strategies import DEFAULT, STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
 
+MOST_EMA_S = 1.0
 _EPILOG = """\
 exit codes: 0 finished · 1 a replay that differs · 2 usage · 3 refused before torque · 4 protective stop ·
 5 internal error · 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM after a controlled stop.
@@ -72,10 +73,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--ema",
-        type=number(0, unit="s"),
+        type=number(0, MOST_EMA_S, unit="s"),
         default=0.0,
         metavar="S",
-        help="also smooth the targets by a moving average with this time constant; default: none",
+        help="also smooth the targets by a moving average with this time constant; the arm lags by as much, "
+        f"so at most {MOST_EMA_S:g}: beyond, it would no longer follow its chunks; default: none",
     )
     parser.add_argument(
         "--rt",
@@ -110,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--explain",
         nargs="?",
-        const="",
+        const=True,
         metavar="FILE",
         help="tell what a recording holds, in words and as a plot (FILE.png); default: the newest one",
     )
@@ -159,11 +161,27 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.INTERNAL
 
 
+def _take_recording(args: argparse.Namespace) -> None:
+    """`FILE.flight --explain` is as `--explain FILE.flight`; a bundle has nothing to do with a recording."""
+    if args.explain is None and args.replay is None:
+        return
+    option, named = ("--explain", args.explain) if args.replay is None else ("--replay", args.replay)
+    if named == "":
+        raise UsageError(f"{option} with an empty name: give the file of a recording")
+    if args.bundle is None:
+        return
+    recording = args.bundle.endswith(".flight") or Path(args.bundle, "control.ring").exists()
+    if named is not True or not recording:
+        raise UsageError(f"{option} takes one recording and no bundle: leave {args.bundle!r} out")
+    args.explain, args.bundle = args.bundle, None
+
+
 def _carry_out(args: argparse.Namespace) -> int:
     """What was asked for: each loads only what it needs."""
     asked = [args.check, args.explain is not None, args.replay is not None]
     if sum(asked) > 1:
         raise UsageError("--check, --explain and --replay are three things to do: ask for one")
+    _take_recording(args)
     if args.json and not any(asked):
         raise UsageError("--json belongs to --check, --explain or --replay")
     if args.check:

@@ -22,7 +22,7 @@ from .records import Recording
 from .story import tell, verdict
 
 _WIDTH = 118
-NEWEST = ""
+NEWEST = True
 """`--explain` without a file."""
 
 
@@ -31,7 +31,7 @@ def explain(args: argparse.Namespace) -> int:
 
     Returns the exit code; raises `UsageError` for what is no recording.
     """
-    path = Path(args.explain) if args.explain != NEWEST else _newest(args.record)
+    path = _newest(args.record) if args.explain is NEWEST else Path(args.explain)
     account = account_of(_read(path))
     picture, problem = _picture(account, path)
     if args.json:

@@ -161,11 +161,58 @@ def test_a_plot_that_cannot_be_written_is_said(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--explain", "a", "--replay", "b"], ["--check", "--replay", "b"], ["--json"]]
+    "arguments",
+    [
+        ["--explain", "a", "--replay", "b"],
+        ["--check", "--replay", "b"],
+        ["--json"],
+        ["--explain", ""],
+        ["--replay", ""],
+        ["tiny.vla", "--explain"],
+        ["tiny.vla", "--explain", "a.flight"],
+        ["tiny.vla", "--replay", "a.flight"],
+        ["b.flight", "--explain", "a.flight"],
+        ["b.flight", "--replay", "a.flight"],
+        ["--ema", "1.01", "--check"],
+    ],
 )
 def test_things_that_do_not_go_together(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        # argparse itself refuses.
+        code = end.code
+    assert code == 2
     assert "vla-run: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["file", "rings"])
+def test_a_recording_named_before_the_option_is_the_one_that_is_told(
+    what: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path: Path = request.getfixturevalue(what)
+    monkeypatch.chdir(tmp_path)
+    assert main([str(path), "--explain", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recording"]["path"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"bundle": "x"}, {"cameras": [1]}, {"policy_limits": None}, {"utc_less_monotonic_ns": 10**30},
+        {"started_ns": "then"}, {"environment": {"packages": 3}}, {"options": []}, {"robot": {"name": {}}},
+        {"of another version": 1},
+    ],
+)  # fmt: skip
+def test_a_run_file_with_wrong_values_is_told_without_them(
+    rings: Path, run: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (rings / "run.json").write_text(json.dumps({"pid": 7, **run}))
+    assert main(["--explain", str(rings)]) == 0
+    assert f"damaged or missing: run.json: {next(iter(run))}" in capsys.readouterr().out
 
 
 def test_help_loads_nothing_of_it() -> None:
