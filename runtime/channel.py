@@ -15,6 +15,8 @@ from .envelope import MAX_BYTES, Envelope, decode, encode
 from .messages import Message, MessageError
 
 _SEQUENCES = 1 << 32
+_SEND_BYTES = 1 << 20
+"""Asked for as buffer of each direction: at 500 Hz, control's states of several seconds of inference."""
 
 
 class ChannelClosed(ConnectionError):
@@ -114,4 +116,18 @@ class Channel:
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
     """Two connected sockets for `Channel`; the parent must close the end that it hands to a child."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        # The system's `net.core.wmem_max` bounds it silently.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+    return pair
+
+
+def capacity(message: Message) -> int:
+    """How many such messages a channel keeps here while its reader is busy; what comes then is lost."""
+    left, right = channel_pair()
+    with left, right:
+        sender, count = Channel(left, 0), 0
+        while sender.send(message):
+            count += 1
+    return count

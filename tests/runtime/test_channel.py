@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from holdfast.runtime.channel import Channel, ChannelClosed, channel_pair
+from holdfast.runtime.channel import Channel, ChannelClosed, capacity, channel_pair
 from holdfast.runtime.envelope import encode
 from holdfast.runtime.messages import Event, Heartbeat, MessageError, Task
 
@@ -128,3 +130,17 @@ def test_wait_times_out_and_an_inherited_descriptor_works():
     reader.close()
     reader.close()
     assert reader.fileno() == -1
+
+
+def test_the_capacity_is_how_many_messages_wait_and_more_than_the_system_gives_unasked():
+    kept = capacity(Heartbeat())
+    sender, reader = make_pair()
+    assert sum(sender.send(Heartbeat()) for _ in range(kept + 5)) == kept
+    assert len(reader.receive_all()) == kept
+    left, _right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    assert left.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < sender_buffer(sender)
+
+
+def sender_buffer(channel: Channel) -> int:
+    with socket.socket(fileno=os.dup(channel.fileno())) as copy:
+        return copy.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
