@@ -162,17 +162,21 @@ class ControlCore:
         if condition.code == "starved":
             notes.append(Note(condition.code, condition.text))
             return state
-        if state.held_by != condition.code:
+        held_by = state.held_by
+        if condition.code not in held_by:
             notes.append(Note(condition.code, f"{condition.text}; the arm holds"))
-        return replace(state, execution=None, held_by=condition.code, held_until_ns=now_ns + HOLD_NS)
+            held_by = (*held_by, condition.code)
+        # Chunks may well come meanwhile: holding is no starvation.
+        until_ns = now_ns + HOLD_NS
+        return replace(state, execution=None, starved=False, held_by=held_by, held_until_ns=until_ns)
 
     @staticmethod
     def _hold_ended(state: CoreState, now_ns: int, notes: list[Note]) -> CoreState:
         if not state.held_by or (state.phase == Phase.RUN and now_ns < state.held_until_ns):
             return state
         if state.phase == Phase.RUN:
-            notes.append(Note("resumed", f"{state.held_by} has not come again"))
-        return replace(state, held_by="", held_until_ns=0)
+            notes.append(Note("resumed", f"not noticed any more: {', '.join(state.held_by)}"))
+        return replace(state, held_by=(), held_until_ns=0)
 
     def _take_chunk(
         self, state: CoreState, now_ns: int, inbox: Inbox, notes: list[Note]

@@ -57,8 +57,8 @@ REACTIONS: dict[str, Reaction] = {
     "chunk_bad": Reaction(
         "stop", "a chunk with the wrong shape, order, stamps or values that are not finite"
     ),
-    "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed", ("hold",)),
-    "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process", ("hold",)),
+    "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed"),
+    "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process"),
     "policy_lost": Reaction("stop", "the policy process ended"),
     "supervisor_silent": Reaction("stop", "no message of the supervisor"),
     "supervisor_lost": Reaction("stop", "the supervisor ended"),

@@ -111,8 +111,8 @@ class CoreState:
     goal_event: str = ""
     """Event code when the goal is reached."""
     starved: bool = False
-    held_by: str = ""
-    """The condition whose reaction holds the arm; chunks are not followed meanwhile."""
+    held_by: tuple[str, ...] = ()
+    """The conditions whose reaction holds the arm; chunks are not followed meanwhile."""
     held_until_ns: int = 0
     clamped: tuple[tuple[str, str], ...] = ()
     stop: StopRecord | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ...drivers.types import JointState
 from ..budgets import Budgets
 from ..channel import Channel, ChannelClosed
-from ..messages import Chunk, Event, Message, Snapshot, State
+from ..messages import Chunk, Event, Message, Phase, Snapshot, State
 from .clock import Wake
 from .measure import Rates, Recorders
 from .state import Condition, CoreState, Note
@@ -54,7 +54,7 @@ class Telemetry:
         now = self._clock()
         if note.code == "refused":
             self.refused = note.text
-        if note.code == "reset":
+        if note.code == "reset" and not note.text.startswith("refused"):
             self.stages.restart_windows()
         repeat_ns = _REPEAT_NS.get(note.code)
         if repeat_ns is not None:
@@ -81,8 +81,8 @@ class Telemetry:
     def tick_done(self, state: CoreState, measured: JointState | None, now_ns: int) -> list[Condition]:
         """State to the policy; at their times, snapshot and histograms to the supervisor. Returns the stages
         of an armed arm that are over their budget too often, once a second."""
-        if state.execution is not None:
-            self.stages.add("action_age", now_ns - state.execution.observation_ns)
+        if _executes(state):
+            self.stages.add("action_age", _age_ns(state, now_ns))
         if measured is not None:
             message = State(
                 state.phase,
@@ -138,7 +138,7 @@ class Telemetry:
             bus_errors=self.bus_errors,
             skipped_chunks=counters.superseded_chunks + counters.other_task_chunks,
             frame_age_ns=self._frame_age_ns,
-            chunk_age_ns=now_ns - execution.observation_ns if execution else 0,
+            chunk_age_ns=_age_ns(state, now_ns) if _executes(state) else 0,
             joint_age_ns=now_ns - measured.stamp_ns if measured else 0,
             position=position,
             commanded=state.motion.position if state.motion and measured else position,
@@ -148,6 +148,16 @@ class Telemetry:
             starved_recently_ns=recently_ns,
         )
         self._send("supervisor", self._supervisor, snapshot)
+
+
+def _executes(state: CoreState) -> bool:
+    """Whether this tick follows a chunk: none is left where it has run out."""
+    return state.phase == Phase.RUN and state.execution is not None and not state.starved
+
+
+def _age_ns(state: CoreState, now_ns: int) -> int:
+    assert state.execution is not None
+    return now_ns - state.execution.observation_ns
 
 
 def _execution(state: CoreState) -> tuple[int, int, int, int]:

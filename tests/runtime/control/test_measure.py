@@ -9,6 +9,7 @@ import pytest
 from holdfast.runtime.budgets import Budgets
 from holdfast.runtime.channel import Channel, channel_pair
 from holdfast.runtime.control.deadlines import StarvationAccount
+from holdfast.runtime.control.executor import Execution, Path
 from holdfast.runtime.control.measure import Rates
 from holdfast.runtime.control.smoother import Motion
 from holdfast.runtime.control.state import CoreState, Note
@@ -103,6 +104,24 @@ def test_after_a_reset_the_window_is_new(desk: Desk):
     assert desk.second(2.0) != []
     desk.telemetry.report(Note("reset", "a person"))
     assert desk.second(0.5) == []
+
+
+def test_a_reset_that_is_refused_forgets_nothing(desk: Desk):
+    desk.second(2.0)
+    desk.telemetry.report(Note("reset", "refused: the arm is still coming to rest; try again"))
+    assert desk.second(0.5) != []
+
+
+def test_only_commands_that_follow_a_chunk_have_its_age(desk: Desk):
+    execution = Execution((Path(7, S, S, 50 * MS, (HERE,) * 8),), (S,))
+    following = replace(ARMED, execution=execution)
+    desk.telemetry.tick_done(following, joint_state(HERE, desk.now), desk.now + 5 * MS)
+    for state in (replace(following, starved=True), replace(following, phase=Phase.STOPPING), ARMED):
+        desk.now += S
+        desk.telemetry.tick_done(state, joint_state(HERE, desk.now), desk.now)
+    assert desk.telemetry.stages.all["action_age"].count == 1
+    ages = [message.chunk_age_ns for message in desk.heard() if isinstance(message, Snapshot)]
+    assert ages == [5 * MS, 0, 0, 0]
 
 
 def test_conditions_that_last_are_told_every_few_seconds_each_stage_by_itself(desk: Desk):

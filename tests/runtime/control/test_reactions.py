@@ -72,7 +72,6 @@ def test_without_a_choice_the_table_decides_and_unknown_codes_stop():
 def test_a_choice_counts_instead():
     assert reaction_to("starving", {"starving": "stop"}) == "stop"
     assert stops("starving", {"starving": "stop_1"})
-    assert not stops("chunk_stale", {"chunk_stale": "hold"})
 
 
 @pytest.mark.parametrize("code", FAULTS)
@@ -83,7 +82,8 @@ def test_no_fault_can_be_tuned_away(code: str, choice: str):
 
 
 @pytest.mark.parametrize(
-    ("code", "choice"), [("starved", "count"), ("chunk_stale", "count"), ("clamped", "stop")]
+    ("code", "choice"),
+    [("starved", "count"), ("chunk_stale", "hold"), ("policy_silent", "hold"), ("clamped", "stop")],
 )
 def test_only_what_a_row_offers_can_be_chosen(code: str, choice: str):
     with pytest.raises(ConfigError, match=f"{code} .* cannot be"):
@@ -286,18 +286,27 @@ def test_a_condition_that_lasts_keeps_the_arm_held_and_is_said_once():
     assert bench.state.starvation.times == 0
 
 
-def test_a_stale_chunk_can_be_held_for_and_is_never_executed():
-    bench = bench_with(chunk_stale="hold")
+def test_conditions_that_alternate_are_said_once_each_per_hold():
+    bench = bench_with(over_budget="hold", starving="hold")
     bench.start()
-    follow(bench, 10)
-    stale = chunk([(-0.9, -0.3, 10.0)] * 8, chunk_id=50, observation_ns=bench.now_ns - 400 * MS)
-    bench.tick(Inbox(chunk=stale))
-    assert bench.state.execution is None
-    bench.run(HOLD_NS // (10 * MS) - 5)
-    assert bench.state.phase == Phase.RUN
-    assert min(point[0] for point in bench.setpoints) >= 0.2 - 1e-9
+    for tick in range(100):
+        code = ("over_budget", "starving")[tick % 2]
+        follow(bench, 1, conditions=(Condition(code, "too often"),))
+    assert (bench.codes().count("over_budget"), bench.codes().count("starving")) == (1, 1)
     follow(bench, 200)
-    assert bench.setpoints[-1][0] == pytest.approx(0.5, abs=1e-3)
+    ended = [note.text for note in bench.notes if note.code == "resumed"]
+    assert ended == ["not noticed any more: over_budget, starving"]
+
+
+def test_a_hold_after_a_starvation_is_none_while_chunks_come():
+    bench = bench_with(over_budget="hold")
+    bench.start()
+    starve(bench, 1)
+    bench.tick(Inbox(conditions=(Condition("over_budget", "tick: too slow"),)))
+    before_ns = bench.state.starvation.total_ns(bench.now_ns)
+    follow(bench, 100)
+    assert bench.state.held_by
+    assert bench.state.starvation.total_ns(bench.now_ns) <= before_ns + 10 * MS
 
 
 def test_a_bad_chunk_stops_even_while_the_arm_is_held():
