@@ -36,15 +36,15 @@ class Budgets:
 
 
 def control_budgets_ms(
-    robot_ms: Mapping[Any, float], bundle_ms: Mapping[Any, float], period_s: float, path_s: float | None
+    robot_ms: Mapping[Any, float], bundle_ms: Mapping[Any, float], period_s: float, first_use_s: float | None
 ) -> dict[str, float]:
-    """Of the stages that control measures. `path_s`: how long a chunk lasts; None for a sequential policy,
-    whose arm holds until a chunk is there."""
+    """Of the stages that control measures. `first_use_s`: when a chunk must be used at the latest
+    (`schedulability.latest_first_use_s`); None for a sequential policy, whose arm holds until it is there."""
     derived = {stage: share * period_s * 1e3 for stage, share in CONTROL_SHARES.items()}
     derived["wake_late"] = WAKE_LATE_MS
-    if path_s is not None:
-        # Later than that, more than half of every chunk has gone stale before its first command.
-        derived["camera_to_wire"] = path_s / 2 * 1e3
+    if first_use_s is not None:
+        # No schedule that is ok takes longer.
+        derived["camera_to_wire"] = first_use_s * 1e3
     bundle_ms = {stage: value for stage, value in bundle_ms.items() if stage == "camera_to_wire"}
     return {**derived, **robot_ms, **bundle_ms}
 

@@ -25,7 +25,7 @@ from .control.latch import LatchFile
 from .exit_codes import ExitCode, Refused
 from .policy.config import PolicyConfig
 from .policy.frame_timing import FrameTiming, measure_camera, slowest
-from .policy.process import LOAD_ERRORS, describe_frames, load_program, measure_inference
+from .policy.process import LOAD_ERRORS, describe_backlog, describe_frames, load_program, measure_inference
 from .recorder.begin import foresee
 from .resolve import Resolved, resolve
 from .run import make_setup, wishes_of
@@ -47,6 +47,8 @@ class Row:
     fix: str = ""
     register: bool = False
     """One of the many registers of a motor."""
+    arithmetic: tuple[str, ...] = ()
+    """How `actual` came about; shown below the table."""
 
 
 def check(args: argparse.Namespace) -> int:
@@ -110,7 +112,9 @@ def _policy_rows(config: PolicyConfig, resolved: Resolved, plan: Plan) -> Iterat
             yield row
         if program is not None:
             # With the cameras running, as in a run.
-            yield _schedule_row(plan, measure_inference(program), describe_frames(slowest(timings)))
+            details = describe_backlog(len(program.space.joints), config.control_period_ns)
+            details |= describe_frames(slowest(timings))
+            yield _schedule_row(plan, measure_inference(program), details)
     except LOAD_ERRORS as error:
         yield Row("inference", "runs", "refused", False, str(error))
     finally:
@@ -142,14 +146,19 @@ def _camera_row(camera: Camera, limit_ms: float) -> tuple[Row, FrameTiming | Non
     return Row(what, expected, actual, ok, fix), timing
 
 
-def _schedule_row(plan: Plan, inference: Mapping[str, float], frames: Mapping[str, float | None]) -> Row:
+def _schedule_row(plan: Plan, inference: Mapping[str, float], details: Mapping[str, float | None]) -> Row:
     """As the run will judge it."""
-    timing = plan.timing.with_measured(
-        inference["inference_p99_ms"] / 1e3, frames["frame_period_ms"], frames["frame_latency_ms"]
-    )
+    timing = plan.timing.with_measured(inference["inference_p99_ms"] / 1e3, details)
     found = schedule(timing, plan.strategy)
     expected = "a chunk lasts until the next one is there" if found.holds_s == 0 else "any: the arm holds"
-    return Row(f"schedule ({plan.strategy})", expected, "\n".join(found.lines), found.ok, found.problem)
+    return Row(
+        f"schedule ({plan.strategy})",
+        expected,
+        found.verdict,
+        found.ok,
+        found.problem,
+        arithmetic=found.lines,
+    )
 
 
 def _arm_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
@@ -261,6 +270,10 @@ def _show(rows: list[Row], args: argparse.Namespace) -> None:
         table.add_row(mark, *(_plain(text) for text in (row.what, row.expected, row.actual, fix)))
     console = Console()
     console.print(table)
+    for row in rows:
+        for line in row.arithmetic:
+            # At full length: a terminal wraps it, a file or pipe keeps it.
+            console.print(f"{row.what}: {line}", soft_wrap=True, markup=False, highlight=False)
     wrong = sum(not row.ok for row in rows)
     console.print(
         "ready to run" if not wrong else f"{wrong} row{'s' if wrong > 1 else ''} to fix before a run"

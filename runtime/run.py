@@ -20,7 +20,7 @@ from .recorder.begin import check_folder, recordings_folder, with_recorder, writ
 from .refusal import refusal_report
 from .report import build_report, summary_lines, write_report
 from .resolve import Resolved, Wishes, resolve
-from .schedulability import Timing
+from .schedulability import Timing, latest_first_use_s
 from .stages import Plan
 from .supervisor import RunLog, RunSetup, supervise
 
@@ -75,8 +75,8 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
     """The plan and the configurations of both children."""
     spec = resolved.bundle.spec
     horizon_s = spec.action.steps * spec.action.dt_s
-    limits = Limits(frame_age_ns=frame_age_limit_ns(horizon_s))
     asynchronous = STRATEGIES[resolved.strategy].asynchronous
+    limits = Limits(frame_age_ns=frame_age_limit_ns(horizon_s, sequential=not asynchronous))
     session = secrets.randbits(64)
     plan = Plan(
         tasks=resolved.tasks,
@@ -90,6 +90,7 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
             control_period_s=1 / resolved.control_hz,
             frame_age_limit_s=limits.frame_age_ns / 1e9,
             cameras=len(resolved.cameras),
+            ema_s=args.ema,
         ),
     )
     robot, calibration = str(resolved.robot_path.resolve()), str(resolved.calibration.path.resolve())
@@ -113,7 +114,7 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
             resolved.robot.budgets_ms,
             spec.budgets_ms,
             1 / resolved.control_hz,
-            (spec.action.steps - 1) * spec.action.dt_s if asynchronous else None,
+            latest_first_use_s(plan.timing) if asynchronous else None,
         ),
     }
     policy = {

@@ -208,8 +208,7 @@ class Sequence:
             return self._begin_if_ready(now_ns)
         self._ready = True
         plan, measured = self.plan, json.loads(event.text) if event.text.startswith("{") else {}
-        frames_ms = measured.get("frame_period_ms"), measured.get("frame_latency_ms")
-        self.schedule = schedule(plan.timing.with_measured(event.value / 1e3, *frames_ms), plan.strategy)
+        self.schedule = schedule(plan.timing.with_measured(event.value / 1e3, measured), plan.strategy)
         shown: list[Action] = [Journal("schedule", line) for line in self.schedule.lines]
         if self.schedule.ok:
             return [*shown, *self._begin_if_ready(now_ns)]

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 FOLDER = Path(__file__).parent
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -142,7 +143,7 @@ class Robot(_Strict):
     reactions: dict[str, ReactionName] = {}
     """Condition -> reaction, where it shall differ from control's table (which says what may be chosen).
     `stop_1`, `stop_2`: a stop of that category; `stop`: of `exit.stop_category`."""
-    budgets_ms: dict[ControlStage, Positive] = {}
+    budgets_ms: dict[ControlStage, Milliseconds] = {}
     """Stage of a control tick -> what it may take. Stages that are not listed have derived ones."""
     joints: Annotated[list[Joint], Field(min_length=1, max_length=32)]
 

@@ -250,7 +250,8 @@ class Bundle(Strict):
     provenance: Provenance
     execution: ExecutionHint | None = None
     budgets_ms: dict[
-        Literal["frame_age", "preprocess", "session_run", "postprocess", "camera_to_wire"], Positive
+        Literal["frame_age", "preprocess", "session_run", "postprocess", "camera_to_wire"],
+        Annotated[float, Field(gt=0, le=60_000)],
     ] = {}
     """Stage of the policy -> what it may take; `vla-run` counts what takes longer."""
     files: Annotated[list[File], Field(max_length=256)]

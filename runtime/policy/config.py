@@ -23,10 +23,10 @@ class Limits(BaseModel):
     """Longest time that no joint state fits the pictures."""
 
 
-def frame_age_limit_ns(horizon_s: float) -> int:
+def frame_age_limit_ns(horizon_s: float, sequential: bool = False) -> int:
     """Half a chunk's length, within 0.2 .. 0.5 s: the chunk under way still covers the gap, with the other
-    half left to stop in."""
-    return round(min(0.5, max(0.2, horizon_s / 2)) * 1e9)
+    half left to stop in. 0.5 s for a sequential policy, whose arm stands when the picture is taken."""
+    return round((0.5 if sequential else min(0.5, max(0.2, horizon_s / 2))) * 1e9)
 
 
 class PolicyConfig(BaseModel):

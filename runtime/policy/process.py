@@ -28,9 +28,9 @@ from ..backends.types import BackendError, BackendOptions
 from ..budgets import HEADROOM, Budgets, limits_ns, policy_budgets_ms
 from ..bundle.errors import BundleError
 from ..bundle.reading import load_bundle
-from ..channel import Channel, ChannelClosed
+from ..channel import Channel, ChannelClosed, capacity
 from ..exit_codes import ExitCode
-from ..messages import Event
+from ..messages import Event, Phase, State
 from ..recorder.in_policy import PolicyRecorder
 from .action_space import ActionSpace, ActionSpaceError, NonFiniteAction
 from .cameras_in import Cameras, FrameLimits
@@ -46,7 +46,10 @@ WARM_UP_RUNS = 3
 MEASURED_RUNS = 30
 LEAST_RUNS = 5
 MEASURE_S = 30.0
-"""A policy that takes seconds is measured for about that long, but at least `LEAST_RUNS` times."""
+"""A policy that takes seconds is measured for about that long, but at least `LEAST_RUNS` times, ..."""
+MEASURE_AT_MOST_S = 90.0
+"""... unless warming up and measuring have taken so long: it must fit into the time to start
+(`stages.DEADLINES_S`), one inference more included. Once is measured in any case."""
 LOAD_ERRORS = (
     BundleError,
     BackendError,
@@ -82,6 +85,7 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
         details |= measure_inference(program)
         frames = slowest(measure_camera(camera) for camera in cameras.each.values())
         details |= describe_frames(frames)
+        details |= describe_backlog(len(program.space.joints), config.control_period_ns)
     except LOAD_ERRORS as error:
         supervisor.send(Event(time.monotonic_ns(), "refused", str(error)))
         if cameras is not None:
@@ -135,10 +139,14 @@ def load_program(config: PolicyConfig) -> tuple[Program, dict]:
 
 def measure_inference(program: Program, clock: Callable[[], float] = time.monotonic) -> dict[str, float]:
     """p50 and p99 of whole inferences and of the backend alone, in ms. Raises one of `LOAD_ERRORS`."""
-    program.warm_up(WARM_UP_RUNS)
-    end_s = clock() + MEASURE_S
-    rows = []
-    while len(rows) < MEASURED_RUNS and (len(rows) < LEAST_RUNS or clock() < end_s):
+    start_s = clock()
+    for _ in range(WARM_UP_RUNS):
+        program.warm_up(1)
+        if clock() - start_s > MEASURE_S:
+            break
+    last_s, end_s = start_s + MEASURE_AT_MOST_S, clock() + MEASURE_S
+    rows = [program.warm_up(1)[0]]
+    while len(rows) < MEASURED_RUNS and clock() < (last_s if len(rows) < LEAST_RUNS else end_s):
         rows.append(program.warm_up(1)[0])
     p50, p99 = np.percentile(np.array(rows) / 1e6, [50, 99], axis=0)
     return {
@@ -150,11 +158,20 @@ def measure_inference(program: Program, clock: Callable[[], float] = time.monoto
 
 
 def describe_frames(frames: FrameTiming | None) -> dict[str, float | None]:
-    """Period and latency of the slowest camera in ms; None where they could not be measured."""
-    period_ms, latency_ms = None, None
+    """Period and latency of the slowest camera in ms, None where they could not be measured; whether the
+    period is only a lower bound."""
+    period_ms, latency_ms, at_least = None, None, False
     if frames is not None:
         period_ms, latency_ms = round(frames.period_ns / 1e6, 3), round(frames.latency_ns / 1e6, 3)
-    return {"frame_period_ms": period_ms, "frame_latency_ms": latency_ms}
+        at_least = frames.at_least
+    return {"frame_period_ms": period_ms, "frame_latency_ms": latency_ms, "frame_period_at_least": at_least}
+
+
+def describe_backlog(joints: int, control_period_ns: int) -> dict[str, float]:
+    """For how long control's states are kept while nobody reads them, in ms."""
+    zeros = (0.0,) * joints
+    kept = capacity(State(Phase.RUN, 0, 0, 0, 0, 0, 0, 0, zeros, zeros, zeros))
+    return {"backlog_ms": round(kept * control_period_ns / 1e6, 1)}
 
 
 def _budgets(config: PolicyConfig, program: Program, details: dict) -> Budgets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from holdfast.drivers.robots.schema import Control, load_robot
 from holdfast.runtime.budgets import (
@@ -38,8 +39,8 @@ def test_the_robot_file_decides_about_control_and_the_bundle_about_the_way_to_th
     assert "session_run" not in found, "that is the policy's"
 
 
-def test_a_chunk_is_to_be_used_in_its_first_half_unless_the_arm_waits_for_it():
-    assert control_budgets_ms({}, {}, 0.01, 0.75)["camera_to_wire"] == 375.0
+def test_a_chunk_is_to_be_used_as_early_as_any_schedule_that_is_ok_does_unless_the_arm_waits_for_it():
+    assert control_budgets_ms({}, {}, 0.01, 0.585)["camera_to_wire"] == 585.0
     assert "camera_to_wire" not in control_budgets_ms({}, {}, 0.01, None)
 
 
@@ -122,3 +123,10 @@ def test_an_overrun_says_how_often_and_what_was_allowed():
 
 def test_the_share_is_the_robot_files():
     assert Control.model_fields["max_over_budget_fraction"].default == 0.05
+
+
+@pytest.mark.parametrize("value", [0, -1, 60_001, 1e300, float("inf"), float("nan")])
+def test_a_robot_file_cannot_declare_a_budget_that_no_stage_can_have(value: float):
+    robot = load_robot("sim_arm")
+    with pytest.raises(ValidationError, match="budgets_ms"):
+        type(robot).model_validate({**robot.model_dump(), "budgets_ms": {"tick": value}})

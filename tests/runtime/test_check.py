@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 import pytest
@@ -61,3 +62,14 @@ def test_a_core_that_is_not_there_fails_strict_alone():
     strict, warn = room._real_time_rows("strict", 9999)[0], room._real_time_rows("warn", 9999)[0]
     assert (strict.ok, warn.ok) == (False, True)
     assert "own core" in strict.actual
+
+
+def test_the_arithmetic_of_the_schedule_is_shown_at_full_length_below_the_table(
+    capsys: pytest.CaptureFixture[str],
+):
+    line = "frame 45 ms + this inference 85 ms + the next 85 ms, each with its hand-over = 215 ms " * 2
+    row = room.Row("schedule (newest)", "it lasts", "ok, 535 ms to spare", True, arithmetic=(line, "limits"))
+    room._show([row], argparse.Namespace(json=False))
+    shown = capsys.readouterr().out
+    assert f"schedule (newest): {line}\nschedule (newest): limits\n" in shown
+    assert "535 ms to spare" in shown.partition("schedule (newest): ")[0]

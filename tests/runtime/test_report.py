@@ -74,7 +74,9 @@ def log() -> RunLog:
         1,
         S // 4,
     )
-    run.schedule = schedule(TIMING.with_measured(0.02, 33.0, 10.0), "newest")
+    run.schedule = schedule(
+        TIMING.with_measured(0.02, {"frame_period_ms": 33.0, "frame_latency_ms": 10.0}), "newest"
+    )
     run.entries = [
         Entry(5, "control", "rt", "SCHED_FIFO: ok", 1.0, 0),
         Entry(6, "control", "starved", "x", 0, 1),

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.drivers.errors import CameraLost
 from holdfast.drivers.types import Frame, StampSource
-from holdfast.runtime.policy.frame_timing import FrameTiming, measure_camera, slowest
+from holdfast.runtime.policy.frame_timing import MOST_SECONDS, FrameTiming, measure_camera, slowest
 
 MS = 1_000_000
 
@@ -70,9 +70,25 @@ def test_pictures_that_were_skipped_do_not_make_the_camera_slow():
     assert measure(Clocked(range(0, 2000, 66), skip=2)) == FrameTiming(33 * MS, 12 * MS)
 
 
-@pytest.mark.parametrize("times", [[], [0], range(0, 2000, 400)])
-def test_too_few_pictures_tell_nothing(times: Sequence[int]):
-    assert measure(Clocked(times)) is None
+@pytest.mark.parametrize("period_ms", [200, 250, 400, 800])
+def test_a_slow_camera_is_measured_for_longer(period_ms: int):
+    camera = Clocked(range(50, 20000, period_ms))
+    assert measure(camera) == FrameTiming(period_ms * MS, 12 * MS)
+    assert camera.now_ns < (MOST_SECONDS + 0.2) * 1e9
+
+
+@pytest.mark.parametrize(
+    ("times", "latency_ms"), [([], 0), ([0], 0), ([0, 4000], 12), (range(0, 20000, 1500), 12)]
+)
+def test_of_a_camera_that_is_slower_still_a_period_is_known_that_it_does_not_reach(
+    times: Sequence[int], latency_ms: int
+):
+    found = measure(Clocked(times))
+    assert found is not None
+    assert found.at_least
+    seen = sum(at <= MOST_SECONDS * 1000 for at in times)
+    assert found.period_ns == pytest.approx(MOST_SECONDS * 1e9 / (seen + 1), rel=0.05)
+    assert found.latency_ns == latency_ms * MS
 
 
 def test_a_camera_that_is_lost_meanwhile_tells_nothing():
@@ -84,5 +100,7 @@ def test_a_camera_that_is_lost_meanwhile_tells_nothing():
 def test_the_slowest_camera_counts_and_one_unknown_makes_all_unknown():
     fast, slow = FrameTiming(16 * MS, 40 * MS), FrameTiming(66 * MS, 10 * MS)
     assert slowest([fast, slow]) == FrameTiming(66 * MS, 40 * MS)
+    bound = FrameTiming(1250 * MS, 0, at_least=True)
+    assert slowest([fast, bound]) == FrameTiming(1250 * MS, 40 * MS, at_least=True)
     assert slowest([fast, None]) is None
     assert slowest([]) is None
