@@ -105,6 +105,11 @@ def _title(account: Account) -> str:
     return "No protective stop"
 
 
+def _told(account: Account) -> str:
+    dry = "what the core was told (dry run: the arm was not moved)"
+    return dry if account.recording.dry_run else "measured"
+
+
 def _span(account: Account) -> tuple[float, float]:
     """What is shown, in seconds from the moment, as far as there are ticks."""
     ticks = account.recording.ticks
@@ -134,7 +139,7 @@ def _draw_joint(account: Account, axes: Axes, joint: int) -> None:
     samples = [t for t in rows if t.joint is not None]
     measured = [t.joint.position[joint] for t in samples if t.joint]
     at = [_seconds(account, t.joint.stamp_ns) for t in samples if t.joint]
-    axes.plot(at, measured, color=_MEASURED, lw=1.2, marker=".", ms=1.5, label="measured")
+    axes.plot(at, measured, color=_MEASURED, lw=1.2, marker=".", ms=1.5)
     _limits(account, axes, joint, [*seen, *measured])
     axes.axvline(0.0, color=_MOMENT, lw=1.4)
     for start in _chunk_starts(account):
@@ -187,7 +192,7 @@ def _legend(account: Account, axes: Axes) -> None:
     shown = {phase for phase, begin, end in _phases(account) if end >= low and begin <= high}
     handles: list[Any] = [
         Line2D([], [], color=_COMMANDED, lw=1.6, label="commanded"),
-        Line2D([], [], color=_MEASURED, lw=1.2, label="measured"),
+        Line2D([], [], color=_MEASURED, lw=1.2, label=_told(account)),
         Line2D([], [], color=_TARGET, lw=1.0, ls=(0, (4, 2)), label="target"),
         Line2D([], [], color=_LIMIT, lw=1.2, ls="--", label="limit"),
         Line2D([], [], color="black", lw=0, marker="|", label="a chunk starts"),
@@ -233,7 +238,7 @@ def _draw_ages(account: Account, axes: Axes) -> None:
         for s in steps
         if s.after.execution is not None
     ]
-    curve("observation behind what is carried out", "#7570b3", behind, None, "-")
+    curve("observation of the newest chunk begun", "#7570b3", behind, None, "-")
     arrivals = [
         (
             s.tick.now_ns,
