@@ -102,7 +102,7 @@ def _title(account: Account) -> str:
         return f"Protective stop {stop.code}\n" + textwrap.shorten(stop.text, 130, placeholder=" ...")
     if account.control_died:
         return f"Control ended without a stop: {account.control_died}"
-    return "No protective stop"
+    return f"Up to {moment(account)}" if account.stops else "No protective stop"
 
 
 def _told(account: Account) -> str:

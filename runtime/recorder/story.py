@@ -278,7 +278,8 @@ def _next(account: Account) -> Iterator[str]:
     if account.control_died:
         yield f"{advice.CONTROL_DIED}."
     if stop.reset_ns is None:
-        yield f"The stop is latched: look at the arm, remove the cause. {arm_story.next_start(account)}"
+        latched = "" if account.recording.dry_run else "The stop is latched: look at the arm. "
+        yield f"{latched}Remove the cause. {arm_story.next_start(account)}"
 
 
 def _recording(account: Account) -> Iterator[str]:

@@ -88,7 +88,7 @@ _AT_EXIT = {
 }
 _FINISH = {
     "release": "the run is over: release the motors",
-    "hold": "the run is over: leave the motors holding",
+    "hold": "the run is over: the motors are not to be released",
 }
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from holdfast.drivers.types import StampSource
+from holdfast.runtime.recorder import plot
 from holdfast.runtime.recorder.account import account_of
 from holdfast.runtime.recorder.observed import FrameRecord
 from holdfast.runtime.recorder.plot import NoMatplotlib, draw
@@ -75,6 +77,29 @@ def test_it_is_for_its_owner_alone_and_replaces_no_recording(tmp_path: Path) -> 
     assert not (tmp_path / "target").exists()
     assert (tmp_path / "link.png").stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.png", "odd.png"]
+
+
+def legends(flight: Flight, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> str:
+    """What the lines of its plot are called."""
+    seen: list[str] = []
+
+    def keep(figure: Any, *_: object) -> None:
+        seen.extend(
+            text.get_text() for axes in figure.axes if (box := axes.get_legend()) for text in box.texts
+        )
+
+    monkeypatch.setattr(plot, "_save", keep)
+    draw(account_of(flight.recording(**changes)), Path("none.png"))
+    return "; ".join(seen)
+
+
+def test_what_a_dry_run_told_the_core_is_not_called_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    flight = Flight().go(20)
+    assert "measured" in legends(flight, monkeypatch)
+    dry = legends(flight, monkeypatch, run={"options": {"dry_run": True}})
+    assert "what the core was told (dry run: the arm was not moved)" in dry
+    assert "measured" not in dry
 
 
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Ten runs that go wrong on the simulated robot: each is replayed bit for bit, and told as it was."""
+"""Runs that go wrong on the simulated robot: each is replayed bit for bit, and told as it was."""
 
 from __future__ import annotations
 
@@ -84,6 +84,7 @@ MISHAPS: dict[str, Mishap] = {
     "camera_lost": broken("camera_unplug"),
     "frozen_camera": broken("camera_freeze"),
     "joint_state_stale": broken("servo_silent", id=3),
+    "bus_lost": broken("unplug"),
     "policy_lost": killed("policy"),
     "supervisor_lost": supervisor_killed,
     "control killed": killed("control"),
@@ -276,6 +277,17 @@ def test_the_motor_that_fell_silent_is_named(flights: Flights) -> None:
     assert unanswered["elbow_flex"] >= bus.failed_in_a_row > 3
 
 
+def test_of_an_arm_whose_port_is_gone_only_the_command_is_told(flights: Flights) -> None:
+    told = account(flights["bus_lost"])
+    assert told.braking is not None
+    assert told.braking.last_sent_s is None
+    text = "\n".join(line for section in tell(told) for line in section.lines)
+    assert "None of it was sent to the motors after the stop." in text
+    assert "the port to the motors was lost" in text
+    assert "whether the motors hold is not known" in text
+    assert "with torque on" not in text.replace("then hold with torque on (category 2)", "")
+
+
 def test_control_that_was_killed_is_told_without_a_stop(flights: Flights) -> None:
     told = account(flights["control killed"])
     assert told.stops == ()
@@ -325,6 +337,12 @@ def test_a_run_whose_processes_were_all_killed_is_found_told_and_replayed(
     assert str(path) in said.err
     document = json.loads(said.out)
     assert document["stops"] == []
+    assert document["recording"]["reason"] == "killed"
+    story = "\n".join(line for section in document["story"] for line in section["lines"])
+    assert "Control ended without a stop (it was killed, as were all other processes of the run)." in story
+    assert "its motors go to the last goal and hold" in story
+    assert "left to go" in story
+    assert "The next start needs --reset." in story
     assert document["last_phase"] == "run"
     assert document["replay"]["identical"] is True
     # The same once more, from the file that it was written to.
