@@ -64,7 +64,9 @@ def _braked(account: Account, braking: Braking) -> Iterator[str]:
     if braking.eased_s is not None:
         yield f"Control called the stop complete after {number(1e3 * braking.eased_s, 'ms')}."
     told = ("told", "told to move", "told last") if dry else ("measured", "arm moved", "measured last")
-    titles = ("commanded", told[0], "speed", "braked over", told[1], told[2], "to its limit")
+    # Goals that left for motors without power have braked nothing.
+    braked_over = "goals sent on" if dry or account.motors.lost else "braked over"
+    titles = ("commanded", told[0], "speed", braked_over, told[1], told[2], "to its limit")
     yield f"{'joint':<15}" + "".join(f"{title:>14}" for title in titles)
     for row in braking.joints:
         braked = "not sent" if row.braked is None else number(row.braked, row.unit)

@@ -164,6 +164,8 @@ def test_motors_without_power_are_not_said_to_have_braked() -> None:
     text = told(account)
     assert "whether the motors took it is not known" in text
     assert "were silent and may have lost power" in text
+    assert "goals sent on" in text
+    assert "braked over" not in text
     assert "holding with torque on" not in text
 
 
