@@ -141,7 +141,8 @@ def write_tiny_bundle(
     nan_word: int | None = None,
     **spec: Any,
 ) -> Path:
-    """`actions`: [steps, 6]; default: STEPS times stay. `golden`: what the golden file claims; default: the truth."""
+    """`actions`: [steps, 6]; default: STEPS times stay. `golden`: what the golden file claims; default: the
+    truth."""
     value = (np.zeros((STEPS, 6), np.float32) if actions is None else actions)[None]
     files = {
         "graphs/policy.onnx": constant_graph(value, nan_word),

@@ -104,6 +104,7 @@ def test_braking_distance_and_time() -> None:
     assert speed > 0.5, "else there is nothing to brake"
     # The bench's arm is where it was commanded to be one tick later.
     assert pan.braked == pytest.approx(pan.moved, abs=0.02)
+    assert pan.braked is not None
     assert pan.braked > 0.01
     assert pan.last == pytest.approx(flight.bench.setpoints[-1][0])
     assert pan.to_limit == pytest.approx(1.0 - flight.bench.setpoints[-1][0])
