@@ -16,6 +16,10 @@ OPTIONAL = {"export": "torch", "sim": "mujoco"}
 
 EXPORT_TIMEOUT_S = 400
 
+REAL_TIME = ("e2e", "real_time")
+"""Markers of tests whose processes keep deadlines. On a shared machine that stalls, a protective stop is the
+right behaviour and no error: such a test is made a second time, and pytest says so ("rerun")."""
+
 
 def _missing(library: str) -> bool:
     return importlib.util.find_spec(library) is None
@@ -37,6 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.get_closest_marker(marker) for marker in REAL_TIME):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     for marker, library in OPTIONAL.items():
         if _missing(library):
             skip = pytest.mark.skip(reason=f"needs {library} (extra `{marker}`)")

@@ -15,7 +15,7 @@ from holdfast.drivers.simulated.launch import start_simulator
 
 from .bus_rigs import patient_robot
 
-pytestmark = pytest.mark.sim
+pytestmark = [pytest.mark.sim, pytest.mark.real_time]
 SECONDS = 20.0
 
 

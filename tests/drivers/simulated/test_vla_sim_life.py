@@ -18,7 +18,7 @@ from holdfast.drivers.simulated.truth import TruthClient
 from holdfast.drivers.simulated.wire_log import FROM_HOST, FROM_MOTORS, WireLog, read_wire_log
 from tests.processes import PATIENCE_S, children, wait_gone
 
-pytestmark = pytest.mark.sim
+pytestmark = [pytest.mark.sim, pytest.mark.real_time]
 
 PING_1 = bytes.fromhex("ffff010201fb")
 PONG_1 = bytes.fromhex("ffff010200fc")

@@ -26,6 +26,8 @@ from holdfast.runtime.recorder.replay import replay
 
 from .world import MS, config, joint_state
 
+pytestmark = pytest.mark.real_time
+
 
 @dataclass
 class FakeArm:
