@@ -101,8 +101,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--record",
         type=Path,
         metavar="DIR",
-        help="where the flight recorder writes its files, of which it keeps the newest 20; default: "
-        "recordings/ in the state folder",
+        help="where the flight recorder writes its files, of which it keeps the newest 20 stops and 20 "
+        "requests; default: recordings/ in the state folder",
     )
     recorder.add_argument("--no-record", action="store_true", help="no flight recorder")
     parser.add_argument("--dry-run", action="store_true", help="everything but torque")

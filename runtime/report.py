@@ -14,6 +14,7 @@ from typing import Any
 
 from .histogram import percentile_ns
 from .messages import Histogram, Snapshot
+from .recorder.redact import all_without_userinfo
 from .resolve import Resolved
 from .schedulability import Schedule
 from .supervisor import Entry, RunLog
@@ -105,9 +106,10 @@ def described(resolved: Resolved) -> dict[str, Any]:
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Writes the document so that a reader never sees half of it. Raises `OSError`."""
+    """Writes the document, without passwords of cameras, so that a reader never sees half of it. Raises
+    `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(all_without_userinfo(report), indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

@@ -22,6 +22,7 @@ from .inputs import Keyboard, Signals
 from .messages import Event, Heartbeat, Histogram, MessageError, Snapshot
 from .recorder.in_supervisor import SupervisorRecorder, Written
 from .recorder.records import EventRecord
+from .recorder.redact import all_without_userinfo
 from .schedulability import Schedule
 from .sequence import Sequence
 from .stages import Action, Child, End, Journal, Plan, Save, Send, Stage, TaskRecord, describe_status
@@ -330,7 +331,7 @@ class _Supervisor:
             "task": task,
         }
         try:
-            events.write(json.dumps(row) + "\n")
+            events.write(json.dumps(all_without_userinfo(row)) + "\n")
             events.flush()
         except OSError as error:
             # A full disk is no reason to stop an arm.

@@ -205,3 +205,10 @@ def test_a_display_prints_lines_and_never_blocks(log: RunLog, capsys: pytest.Cap
             display.line("x")
         assert time.monotonic() - before < 5.0
     assert "control: connected" in capsys.readouterr().out
+
+
+def test_a_report_has_no_passwords_of_cameras(tmp_path: Path):
+    """People attach reports to questions."""
+    path = tmp_path / "report.json"
+    write_report(path, {"cameras": {"front": "rtsp://bob:secret@10.0.0.5/live"}, "reason": "x"})
+    assert json.loads(path.read_text())["cameras"] == {"front": "rtsp://10.0.0.5/live"}
