@@ -79,8 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bus",
         choices=("pty", "socket"),
-        default="pty",
-        help="what the simulated motors are on (default pty)",
+        default="socket",
+        help="what the simulated motors are on (default socket: the kernel's worker threads, which carry a pty's "
+        "bytes, wait for the CPU as no motor bus does)",
     )
     parser.add_argument(
         "--baud",
@@ -209,6 +210,7 @@ def judge(report: dict[str, Any], beside: Lateness | str, options: EnduranceOpti
     inference_ms = stages["session_run"]["p50_ms"]
     rows = [
         Row("control rate", f"{rates['average_hz']:.2f} Hz, worst second {rates['worst_second_hz']:.0f} Hz"),
+        Row("load of the machine, last minute", f"{report['environment']['load_average'][0]:.1f}"),
         Row(
             "inference (session.run) p50 / p99",
             f"{inference_ms:.1f} / {stages['session_run']['p99_ms']:.1f} ms",
