@@ -64,7 +64,7 @@ ENDURANCE_S ?= 600
 
 bench-endurance: setup ## ENDURANCE_S (600) seconds of control under inference load, then a tenth of it at 500 Hz
 	@$(BIN)/vla-bench endurance --seconds $(ENDURANCE_S) $(ARGS)
-	@$(BIN)/vla-bench endurance --seconds $$(($(ENDURANCE_S) / 10)) --control-hz 500 --bus socket --baud 4000000 --output runs/endurance-500 $(ARGS)
+	@$(BIN)/vla-bench endurance --seconds $$(($(ENDURANCE_S) / 10)) --control-hz 500 --baud 4000000 --output runs/endurance-500 $(ARGS)
 
 bench-peers: setup ## another runtime on the same work, beside ours (installs 700 MB under runs/)
 	@$(BIN)/vla-bench peers $(ARGS)
