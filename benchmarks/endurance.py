@@ -80,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bus",
         choices=("pty", "socket"),
         default="socket",
-        help="what the simulated motors are on (default socket: the kernel's threads that carry a pty's bytes "
-        "wait for the CPU, as no motor bus does)",
+        help="what the simulated motors are on (default socket: the kernel's threads that carry a pty's "
+        "bytes wait for the CPU, as no motor bus does)",
     )
     parser.add_argument(
         "--baud",
