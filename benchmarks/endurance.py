@@ -221,9 +221,9 @@ def judge(report: dict[str, Any], beside: Lateness | str, options: EnduranceOpti
     if isinstance(beside, str):
         rows.append(Row("missed slots", slots, f"not judged: {beside}", False))
     else:
-        allowed = beside.late_share + MAX_EXTRA_MISSED
+        allowed = beside.missed_share + MAX_EXTRA_MISSED
         rows.append(Row("missed slots", slots, f"<= {allowed:.3%}", missed <= allowed))
-        rows.append(Row("  cyclictest later than 0.5 ms", f"{beside.late_share:.3%} of {beside.count}"))
+        rows.append(Row("  cyclictest missed", f"{beside.missed_share:.3%} (of {beside.count} wake-ups)"))
         bound = MAX_WAKE_RATIO * beside.p99_us
         text = f"{wake['p99_ms'] * 1e3:.0f} us (p50 {wake['p50_ms'] * 1e3:.0f})"
         rows.append(Row("wake-up lateness p99", text, f"<= {bound:.0f} us", wake["p99_ms"] * 1e3 <= bound))

@@ -191,8 +191,14 @@ def test_without_cyclictest_missed_slots_are_shown_but_not_judged() -> None:
 
 
 def test_lateness_of_a_histogram_counts_what_lies_beyond_it() -> None:
+    """The one beyond the histogram slept through ten periods at least, besides the slot that it was late for."""
     seen = lateness({20: 96, 400: 1, 600: 2}, overflows=1, max_us=123456.0)
-    assert seen == Lateness(100, 0.03, 20.0, 600.0, 123456.0)
+    assert seen == Lateness(100, 13 / 110, 20.0, 600.0, 123456.0)
+
+
+def test_lateness_counts_the_slots_that_were_slept_through_as_control_counts_its_own() -> None:
+    seen = lateness({20: 98, 600: 1, 25_000: 1}, overflows=0, max_us=25_000.0)
+    assert seen.missed_share == 4 / 102
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from holdfast.drivers.robots.schema import load_robot
 OPTIONS = EnduranceOptions(
     seconds=600, inference_ms=(30, 80), control_hz=100, bus="pty", baud=1_000_000, seed=0
 )
-BESIDE = Lateness(count=60_000, late_share=0.0002, p50_us=20, p99_us=60, max_us=900)
+BESIDE = Lateness(count=60_000, missed_share=0.0002, p50_us=20, p99_us=60, max_us=900)
 
 
 def report(**changes: float) -> dict[str, Any]:
