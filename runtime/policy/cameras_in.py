@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...drivers.errors import CameraLost
 from ...drivers.types import Camera, Frame
+from .blank import BLACK, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class FrameLimits:
     frozen_ns: int
     frozen_frames: int
     """The same content for longer than `frozen_ns` and over at least so many frames: a frozen camera."""
+    blank_spread: float
+    """Pictures whose areas differ by less, for as long: a black camera (see `blank.spread`)."""
 
 
 class FrameFault(Exception):
@@ -29,8 +32,8 @@ class FrameFault(Exception):
 
 
 @dataclass(slots=True)
-class _Repeat:
-    """Since when one camera has shown the same content."""
+class _Since:
+    """The first of the pictures that have something in common."""
 
     digest: int
     arrival_ns: int
@@ -44,7 +47,8 @@ class Cameras:
         self._cameras = dict(cameras)
         self._limits = limits
         self._used = dict.fromkeys(self._cameras, -1)
-        self._repeats: dict[str, _Repeat] = {}
+        self._repeats: dict[str, _Since] = {}
+        self._blanks: dict[str, _Since] = {}
         self._last: dict[str, Frame] = {}
         self._periods: dict[str, int] = {}
 
@@ -70,11 +74,13 @@ class Cameras:
     def begin(self) -> None:
         """Forgets what was seen so far: the picture may have stood still between two tasks."""
         self._repeats.clear()
+        self._blanks.clear()
 
     def next(self, timeout_s: float, now_ns: int) -> dict[str, Frame] | None:
-        """One frame per camera, each newer than those returned last; None when one is not there yet.
+        """One frame per camera, each newer than those returned last; None when one is not there yet, or shows
+        nothing: nobody is to act upon it.
 
-        Raises `FrameFault` when a camera is lost, frozen, or its newest picture is too old.
+        Raises `FrameFault` when a camera is lost, frozen, black, or its newest picture is too old.
         """
         frames: dict[str, Frame] = {}
         for name, camera in self._cameras.items():
@@ -89,8 +95,9 @@ class Cameras:
         for name, frame in frames.items():
             self._used[name] = frame.sequence
             self._measure(name, frame)
+            self._check_blank(name, frame)
             self._check_frozen(name, frame)
-        return frames
+        return None if self._blanks else frames
 
     def check_age(self, frames: Mapping[str, Frame], now_ns: int) -> None:
         """Raises `FrameFault` when inference would start on a picture that is too old."""
@@ -110,21 +117,37 @@ class Cameras:
                 f"at most {self._limits.age_ns / 1e6:.0f} ms are allowed; check the camera and its link",
             )
 
-    def _check_frozen(self, name: str, frame: Frame) -> None:
-        repeat = self._repeats.get(name)
-        if repeat is None or repeat.digest != frame.digest:
-            self._repeats[name] = _Repeat(frame.digest, frame.arrival_ns, frame.sequence)
+    def _check_blank(self, name: str, frame: Frame) -> None:
+        found = spread(frame.image)
+        if found >= self._limits.blank_spread:
+            self._blanks.pop(name, None)
             return
-        same_ns = frame.arrival_ns - repeat.arrival_ns
-        if (
-            same_ns > self._limits.frozen_ns
-            and frame.sequence - repeat.sequence >= self._limits.frozen_frames
-        ):
+        first = self._blanks.setdefault(name, _since(frame))
+        if self._lasts(first, frame):
+            raise FrameFault(
+                BLACK,
+                f"camera {name}: a blank picture for {(frame.arrival_ns - first.arrival_ns) / 1e6:.0f} ms: "
+                f"its parts differ by {found:.1f} of 255 levels, at least {self._limits.blank_spread:g} are "
+                "needed; look for a cap on the lens, the light, the exposure",
+            )
+
+    def _check_frozen(self, name: str, frame: Frame) -> None:
+        first = self._repeats.get(name)
+        if first is None or first.digest != frame.digest:
+            self._repeats[name] = _since(frame)
+        elif self._lasts(first, frame):
             raise FrameFault(
                 "frozen_camera",
-                f"camera {name}: the same picture {frame.sequence - repeat.sequence + 1} times over "
-                f"{same_ns / 1e6:.0f} ms; a live sensor never repeats itself: check the camera",
+                f"camera {name}: the same picture {frame.sequence - first.sequence + 1} times over "
+                f"{(frame.arrival_ns - first.arrival_ns) / 1e6:.0f} ms; a live sensor never repeats itself: "
+                "check the camera",
             )
+
+    def _lasts(self, first: _Since, frame: Frame) -> bool:
+        return (
+            frame.arrival_ns - first.arrival_ns > self._limits.frozen_ns
+            and frame.sequence - first.sequence >= self._limits.frozen_frames
+        )
 
     def _measure(self, name: str, frame: Frame) -> None:
         before = self._last.get(name)
@@ -133,3 +156,7 @@ class Cameras:
             period = (frame.arrival_ns - before.arrival_ns) // (frame.sequence - before.sequence)
             # A moving mean keeps single hiccups out.
             self._periods[name] = (7 * self._periods.get(name, period) + period) // 8
+
+
+def _since(frame: Frame) -> _Since:
+    return _Since(frame.digest, frame.arrival_ns, frame.sequence)

@@ -19,6 +19,10 @@ class Limits(BaseModel):
     frozen_ns: Nanoseconds = 300_000_000
     frozen_frames: Annotated[int, Field(ge=2)] = 5
     """The same content for longer than `frozen_ns` and at least that many frames: a frozen camera."""
+    blank_spread: Annotated[float, Field(gt=0)] = 4.0
+    """8-bit levels. Pictures whose areas differ by less, for as long: a black camera. With the lens covered
+    they differ by up to 3 levels (noise of up to 10 levels, averaged); a scene that differs by 4, less than
+    2 % of black to white, is still one that a policy may know."""
     joint_gap_ns: Nanoseconds = 200_000_000
     """Longest time that no joint state fits the pictures."""
 

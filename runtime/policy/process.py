@@ -189,7 +189,7 @@ def _open_cameras(config: PolicyConfig) -> Cameras:
     limits = config.limits
     cameras = Cameras(
         {name: open_camera(f"{name}={source}") for name, source in config.cameras.items()},
-        FrameLimits(limits.frame_age_ns, limits.frozen_ns, limits.frozen_frames),
+        FrameLimits(limits.frame_age_ns, limits.frozen_ns, limits.frozen_frames, limits.blank_spread),
     )
     cameras.start()
     return cameras

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from holdfast.drivers.errors import CameraLost
 from holdfast.drivers.types import Frame, StampSource
 from holdfast.runtime.policy.cameras_in import Cameras, FrameFault, FrameLimits
 
 MS = 1_000_000
-LIMITS = FrameLimits(age_ns=200 * MS, frozen_ns=300 * MS, frozen_frames=5)
+LIMITS = FrameLimits(age_ns=200 * MS, frozen_ns=300 * MS, frozen_frames=5, blank_spread=4.0)
+SCENE = np.linspace(40, 200, 48, dtype=np.uint8).reshape(4, 4, 3)
+BLACK = np.zeros((4, 4, 3), np.uint8)
 
 
 class ScriptedCamera:
@@ -21,15 +24,15 @@ class ScriptedCamera:
         self.frame: Frame | None = None
         self.lost = False
         self.starts = 0
+        self.picture: NDArray[np.uint8] = SCENE
 
     def start(self) -> None:
         self.starts += 1
 
     def put(self, sequence: int, at_ms: float, digest: int | None = None) -> None:
         at = int(at_ms * MS)
-        picture = np.zeros((4, 4, 3), np.uint8)
         self.frame = Frame(
-            picture, at, StampSource.HEADER, at + MS, sequence, sequence if digest is None else digest
+            self.picture, at, StampSource.HEADER, at + MS, sequence, sequence if digest is None else digest
         )
 
     def latest(self) -> Frame | None:
@@ -103,7 +106,7 @@ def repeat(
         cameras.next(0.0, int(i * period_ms * MS))
 
 
-def test_a_frozen_camera_is_a_fault():
+def test_a_frozen_camera_is_a_fault_though_every_picture_comes_with_a_new_stamp():
     camera = ScriptedCamera("front")
     cameras = Cameras({"front": camera}, LIMITS)
     with pytest.raises(FrameFault) as caught:
@@ -116,6 +119,60 @@ def test_changing_pictures_and_few_repeats_are_not():
     repeat(Cameras({"front": camera}, LIMITS), camera, 30, 33.3, digest=None)
     # Five pictures of a slow camera take long, but four repeats are not enough.
     repeat(Cameras({"front": camera}, LIMITS), camera, 5, 100.0, digest=7)
+
+
+def black(cameras: Cameras, camera: ScriptedCamera, first: int, count: int, period_ms: float = 33.3) -> None:
+    """Black pictures, each with other noise; none of them is to be acted upon."""
+    for i in range(first, first + count):
+        camera.picture = BLACK + np.uint8(i % 3)
+        camera.put(i, i * period_ms)
+        assert cameras.next(0.0, int(i * period_ms * MS)) is None
+
+
+def test_a_camera_that_shows_nothing_is_a_fault():
+    camera = ScriptedCamera("front")
+    cameras = Cameras({"front": camera}, LIMITS)
+    with pytest.raises(FrameFault, match=r"camera front.*blank.*lens") as caught:
+        black(cameras, camera, 1, 30)
+    assert caught.value.code == "black_camera"
+    assert camera.frame is not None
+    assert camera.frame.sequence == 11, "0.3 s later: the tenth picture after the first"
+
+
+def test_a_picture_that_is_black_to_the_last_bit_is_called_black_and_not_frozen():
+    camera = ScriptedCamera("front")
+    camera.picture = BLACK
+    with pytest.raises(FrameFault) as caught:
+        repeat(Cameras({"front": camera}, LIMITS), camera, 30, 33.3, digest=7)
+    assert caught.value.code == "black_camera"
+
+
+def test_a_few_black_pictures_are_left_out_and_nothing_more():
+    camera = ScriptedCamera("front")
+    cameras = Cameras({"front": camera}, LIMITS)
+    for start in range(0, 100, 10):
+        black(cameras, camera, start, 9)
+        camera.picture = SCENE
+        camera.put(start + 9, (start + 9) * 33.3)
+        assert cameras.next(0.0, 0) is not None
+    # Long in time, but too few to be sure.
+    black(cameras, camera, 101, 5, period_ms=100.0)
+
+
+def look(cameras: Cameras, *each: ScriptedCamera) -> None:
+    for i in range(1, 30):
+        for camera in each:
+            camera.put(i, i * 33.3)
+        assert cameras.next(0.0, int(i * 33.3 * MS)) is None
+
+
+def test_one_black_camera_of_two_is_enough():
+    left, right = ScriptedCamera("left"), ScriptedCamera("right")
+    cameras = Cameras({"left": left, "right": right}, LIMITS)
+    right.picture = BLACK
+    with pytest.raises(FrameFault, match="camera right") as caught:
+        look(cameras, left, right)
+    assert caught.value.code == "black_camera"
 
 
 def test_a_new_task_starts_the_count_anew():

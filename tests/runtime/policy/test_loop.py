@@ -39,7 +39,7 @@ from holdfast.runtime.policy.program import Program
 from holdfast.runtime.recorder.in_policy import PolicyRecorder
 
 from ..tiny_bundle import STEPS, tiny_spec
-from .test_cameras_in import ScriptedCamera
+from .test_cameras_in import BLACK, ScriptedCamera
 
 MS = 1_000_000
 M = TypeVar("M")
@@ -78,7 +78,7 @@ class Rig:
         space = ActionSpace(spec, JointUnits(robot, find_calibration(robot)))
         self.camera = ScriptedCamera("front")
         self.session = FunctionSession()
-        cameras = Cameras({"front": self.camera}, FrameLimits(frame_age_ns, 300 * MS, 5))
+        cameras = Cameras({"front": self.camera}, FrameLimits(frame_age_ns, 300 * MS, 5, 4.0))
         control, control_loop = channel_pair()
         supervisor, supervisor_loop = channel_pair()
         self.control, self.supervisor = Channel(control, 1), Channel(supervisor, 1)
@@ -191,6 +191,7 @@ def test_a_stage_above_its_budget_is_told_to_control_and_inference_goes_on(rig: 
         (lambda rig: setattr(rig.session, "broken", True), "policy_error"),
         (lambda rig: setattr(rig.camera, "lost", True), "camera_lost"),
         (lambda rig: setattr(rig, "frozen", True), "frozen_camera"),
+        (lambda rig: setattr(rig.camera, "picture", BLACK), "black_camera"),
         (lambda rig: setattr(rig, "states", False), "joint_state_stale"),
         (lambda rig: rig.supervisor.send(Task(4, "touch the purple cube")), "policy_error"),
     ],
