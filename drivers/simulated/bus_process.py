@@ -84,10 +84,12 @@ class SimulatedRobot:
         self._camera = camera
         self._log = log
         self._frame_ns = round(1e9 / options.camera_fps)
+        self._camera_changed = False
+        """The camera's faults have changed: it hears of them with the next step, not with the next frame."""
         self._frames = 0
         self._replies: deque[Reply] = deque()
         """In order; `due_ns` here is when to hand over."""
-        self._skipped_ns = 0
+        self._skipped_steps = 0
         self.truth = TruthServer(options.folder / "truth.sock", self._handle)
         self.port: HostPort = PtyPort(options.folder / "arm") if options.bus == "pty" else SocketPort()
 
@@ -109,12 +111,14 @@ class SimulatedRobot:
             reply_ns = self._replies[0].due_ns if self._replies else None
             if step_ns <= now_ns and (reply_ns is None or reply_ns > now_ns + STEP_COST_NS):
                 if now_ns - step_ns > SKIP_NS:
-                    self._skipped_ns += (now_ns - step_ns) // STEP_NS * STEP_NS
+                    self._skipped_steps += (now_ns - step_ns) // STEP_NS
                     step_ns += (now_ns - step_ns) // STEP_NS * STEP_NS
                 self._plant.step()
-                if step_ns >= frame_ns:
+                self._witness(step_ns)
+                if step_ns >= frame_ns or self._camera_changed:
                     self._shoot(step_ns)
-                    frame_ns = max(frame_ns + self._frame_ns, step_ns - self._frame_ns)
+                    if step_ns >= frame_ns:
+                        frame_ns = max(frame_ns + self._frame_ns, step_ns - self._frame_ns)
                 step_ns += STEP_NS
             if self._log is not None:
                 self._log.flush_if_due(now_ns)
@@ -163,32 +167,49 @@ class SimulatedRobot:
                 self._log.add(now_ns, FROM_MOTORS, data)
         return now_ns
 
+    def _witness(self, step_ns: int) -> None:
+        """Writes down what the physics step that was due at `step_ns` came to."""
+        if self._log is not None:
+            now_ns = time.monotonic_ns()
+            late_ns = now_ns - step_ns
+            self._log.add_truth(now_ns, self._plant.ticks, self._plant.torque, late_ns, self._skipped_steps)
+
     def _shoot(self, stamp_ns: int) -> None:
         self._frames += 1
+        self._camera_changed = False
         faults = camera_link.camera_faults(self._faults)
         self._camera.shoot(Shot(stamp_ns, self._frames, faults, self._world.snapshot()))
 
     def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answers one request of the truth channel."""
+        """Answers one request of the truth channel. `at_ns`: when it took effect."""
+        at_ns = time.monotonic_ns()
         arguments = {key: value for key, value in request.items() if key not in ("cmd", "kind")}
         try:
-            match request.get("cmd"):
-                case "reset":
-                    return {"ok": True, "instruction": self._reset(**arguments)}
-                case "carousel":
-                    self._world.turn_carousel(**arguments)
-                    return {"ok": True}
-                case "verdict":
-                    return {"ok": True, **self._verdict()}
-                case "fault":
-                    apply_fault(self._faults, request.get("kind"), arguments, self._ids)
-                    self._follow_plug()
-                    return {"ok": True}
-                case "statistics":
-                    return {"ok": True, **self._statistics()}
+            answer = self._carry_out(request, arguments)
         except (FaultRequestError, ValueError, TypeError) as error:
             return {"ok": False, "error": str(error)}
-        return {"ok": False, "error": "cmd is one of reset, carousel, verdict, fault, statistics"}
+        if answer is None:
+            return {"ok": False, "error": "cmd is one of reset, carousel, verdict, fault, statistics"}
+        return {"ok": True, "at_ns": at_ns, **answer}
+
+    def _carry_out(self, request: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any] | None:
+        match request.get("cmd"):
+            case "reset":
+                return {"instruction": self._reset(**arguments)}
+            case "carousel":
+                self._world.turn_carousel(**arguments)
+                return {}
+            case "verdict":
+                return self._verdict()
+            case "fault":
+                camera = camera_link.camera_faults(self._faults)
+                apply_fault(self._faults, request.get("kind"), arguments, self._ids)
+                self._follow_faults()
+                self._camera_changed |= camera_link.camera_faults(self._faults) != camera
+                return {}
+            case "statistics":
+                return self._statistics()
+        return None
 
     def _reset(
         self, seed: int, task: str | None = None, colour: str | None = None, keep_arm: bool = True
@@ -209,16 +230,20 @@ class SimulatedRobot:
 
     def _statistics(self) -> dict[str, Any]:
         return {
-            "skipped_physics_s": self._skipped_ns * 1e-9,
+            "skipped_physics_s": self._skipped_steps * World.STEP_S,
             "bad_checksums": self._bus.bad_checksums,
             "answered_requests": self._bus.answered,
             "lost_bytes": self.port.lost_bytes,
             "frames": self._frames,
         }
 
-    def _follow_plug(self) -> None:
-        if self._faults.unplugged:
+    def _follow_faults(self) -> None:
+        """Brings about at once what was asked, rather than with the next step or reply."""
+        faults = self._faults
+        self._plant.follow_faults()
+        if faults.unplugged:
             self.port.unplug()
-            self._replies.clear()
         else:
             self.port.plug()
+        if faults.unplugged or faults.power_lost:
+            self._replies.clear()  # what was still on its way

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .faults import Faults
 
-FREEZE, DROP, UNPLUG = 1, 2, 4
+FREEZE, DROP, UNPLUG, BLACK = 1, 2, 4, 8
 MAX_BYTES = 65536
 _HEAD = struct.Struct("<QQB7x")
 
@@ -23,13 +23,18 @@ class Shot:
     """CLOCK_MONOTONIC time of the state."""
     sequence: int
     faults: int
-    """Sum of `FREEZE`, `DROP`, `UNPLUG`."""
+    """Sum of `FREEZE`, `DROP`, `UNPLUG`, `BLACK`."""
     state: NDArray[np.float64]
 
 
 def camera_faults(faults: Faults) -> int:
     """The camera's part of the faults, as bits."""
-    return FREEZE * faults.camera_freeze | DROP * faults.camera_drop | UNPLUG * faults.camera_unplug
+    return (
+        FREEZE * faults.camera_freeze
+        | DROP * faults.camera_drop
+        | UNPLUG * faults.camera_unplug
+        | BLACK * faults.camera_black
+    )
 
 
 def pack(shot: Shot) -> bytes:

@@ -14,11 +14,14 @@ import time
 from typing import TYPE_CHECKING
 
 from . import camera_link
-from .camera_link import DROP, FREEZE, UNPLUG, Shot
+from .camera_link import BLACK, DROP, FREEZE, UNPLUG, Shot
 from .mjpeg import CameraServer, Picture, Stage
 from .realtime import CAMERA_PRIORITY, prefer_fifo
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .eye import Eye
 
 HOST = "127.0.0.1"
@@ -45,10 +48,15 @@ class CameraProcess:
             if self._server is None or shot.faults & DROP or not self._stage.wanted:
                 continue
             if not (shot.faults & FREEZE and self._jpeg):
-                self._jpeg = self._eye.jpeg(self._eye.render(shot.state, shot.sequence))
+                self._jpeg = self._eye.jpeg(self._look(shot))
             # A frozen camera goes on stamping: it does not know.
             self._stage.show(Picture(self._jpeg, shot.stamp_ns, shot.sequence))
         self._plug(False)
+
+    def _look(self, shot: Shot) -> NDArray[np.uint8]:
+        if shot.faults & BLACK:
+            return self._eye.darkness(shot.sequence)
+        return self._eye.render(shot.state, shot.sequence)
 
     def _newest_shot(self) -> Shot | None:
         """Waits for a state and takes the newest one there is; None at the end of the connection."""

@@ -50,7 +50,13 @@ class Eye:
 
     def render(self, snapshot: NDArray[np.float64], frame_index: int) -> NDArray[np.uint8]:
         """The picture [size, size, 3] RGB of a snapshot."""
-        clean = self._clean(snapshot).astype(np.int16)
+        return self._noisy(self._clean(snapshot).astype(np.int16), frame_index)
+
+    def darkness(self, frame_index: int) -> NDArray[np.uint8]:
+        """The picture [size, size, 3] RGB with the lens covered: sensor noise on black, mean about 1."""
+        return self._noisy(np.zeros((self._size, self._size, 3), np.int16), frame_index)
+
+    def _noisy(self, clean: NDArray[np.int16], frame_index: int) -> NDArray[np.uint8]:
         draw = np.random.default_rng([self._seed, frame_index])
         field = self._noise[draw.integers(_BANK)]
         field = np.roll(field, tuple(draw.integers(self._size, size=2)), axis=(0, 1))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .faults import Faults
 from .servos import Servo
+from .wire_log import DRIVEN, TORQUE_ON
 from .world import World
 
 
@@ -18,6 +19,8 @@ class Plant:
         self.servos = servos
         self.faults = faults
         self._offsets = offsets
+        self.torque = [0] * len(servos)
+        """What a truth record says of each motor's torque."""
         self._powered = True
         self._jammed: frozenset[int] = frozenset()
         self._feel(0.0)
@@ -26,15 +29,28 @@ class Plant:
 
     def step(self) -> None:
         """One physics step: drives in, physics, feedback out."""
-        self._follow_power()
-        self._follow_jams()
+        self.follow_faults()
         for index, servo in enumerate(self.servos):
             drive = servo.drive(World.STEP_S)
+            driven = drive.torque and self._powered
             self.world.set_torque_limit(index, drive.torque_limit)
-            self.world.set_torque(index, drive.torque and self._powered)
+            self.world.set_torque(index, driven)
             self.world.set_goal(index, drive.goal_actual - self._offsets[index])
+            self.torque[index] = TORQUE_ON * servo.torque_register | DRIVEN * driven
         self.world.step()
         self._feel(World.STEP_S)
+
+    def follow_faults(self) -> None:
+        """Makes servos and joints as sound or broken as `faults` says; a step does so anyway."""
+        self._follow_power()
+        self._follow_jams()
+        for servo in self.servos:
+            servo.suffer(self.faults.ailment(servo.id))
+
+    @property
+    def ticks(self) -> list[int]:
+        """True shaft positions by the calibration's homing offsets, whatever the servos say of them."""
+        return [servo.actual - offset for servo, offset in zip(self.servos, self._offsets, strict=True)]
 
     def settle_goals(self) -> None:
         """Sends every motor to where it is: after the arm was put elsewhere by hand (a reset)."""

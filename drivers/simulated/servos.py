@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from . import registers
+from .faults import WELL, Ailment
 from .registers import BY_NAME, RAM_START, WRITABLE, decode, encode
 
 TICKS_PER_REV = 4096
@@ -27,6 +28,7 @@ HEATING_C = 25.0
 HEATING_S = 120.0
 STALL_CURRENT_A = 2.7
 AMPERE_PER_UNIT = 0.0065
+VOLT_PER_UNIT = 0.1
 MOVING_TICKS_S = 20
 
 
@@ -57,6 +59,8 @@ class _Settings:
     offset: int
     voltage_ok: bool
     max_temperature: int
+    unloads: int
+    """The error bits that make the motor let go."""
     overload: float
     overload_after_s: float
 
@@ -75,15 +79,20 @@ class Servo:
         self._store("min_position", limits[0])
         self._store("max_position", limits[1])
         self._permanent = bytes(factory[:RAM_START])
-        self.forced_errors = 0
-        """Error bits that are reported whatever the state (fault injection)."""
         self.actual = CENTRE_TICKS
         """Shaft position, ticks of the encoder."""
+        self._velocity = 0
+        self._load = 0.0
         self._pending: tuple[int, bytes] | None = None
         self._temperature_c = AMBIENT_C
         self._overload_s = 0.0
         self._overloaded = False
+        self._let_go = False
+        """A protection has switched the motor off, whatever the torque register says."""
         self._goal_reached_by_speed: float = CENTRE_TICKS
+        self._ailment = WELL
+        self._stuck_at: int | None = None
+        """What the encoder reads for ever."""
         self._settings = self._decode_settings()
         self.power_up()
 
@@ -108,7 +117,25 @@ class Servo:
     @property
     def status(self) -> int:
         """The error byte of every reply."""
-        return self._bytes[65] | self.forced_errors
+        return self._bytes[65]
+
+    @property
+    def torque_register(self) -> bool:
+        """Whether torque is switched on; a protection may have let go of the motor all the same."""
+        return self._settings.torque
+
+    def suffer(self, ailment: Ailment) -> None:
+        """Sets what is wrong with the motor. Its registers and error bits show it at once."""
+        before = self._ailment
+        if ailment is before or ailment == before:
+            return
+        self._ailment = ailment
+        if ailment.volts != before.volts:
+            self._measure_voltage()
+        if ailment.stuck != before.stuck:
+            self._stuck_at = self.actual if ailment.stuck else None
+        self._overloaded = self._overloaded or ailment.overloaded
+        self._show()
 
     def power_up(self) -> None:
         """A power cycle: EEPROM from its permanent copy, RAM to defaults, torque off, goal := present."""
@@ -116,9 +143,10 @@ class Servo:
         for register in registers.TABLE:
             if register.address >= RAM_START:
                 self._store(register.name, register.default)
-        self.put("torque_limit", self.get("max_torque"))
+        self._store("torque_limit", self.get("max_torque"))
+        self._measure_voltage()
         self._pending = None
-        self._overload_s, self._overloaded = 0.0, False
+        self._protect_anew()
         self.feel(self.actual, 0, 0.0, 0.0)
         self.put("goal_position", self.get("present_position"))
 
@@ -136,17 +164,18 @@ class Servo:
                 self._bytes[at] = value
                 if at < RAM_START and unlocked:
                     permanent[at] = value
-        if address <= 40 < address + len(data):
-            if self._bytes[40] == REZERO:
-                self._rezero()
-                self._bytes[40] = torque_before
-                permanent[31:33] = self._bytes[31:33]
-            else:
-                self._overload_s, self._overloaded = 0.0, False
-                self._goal_reached_by_speed = self.actual
-                self._bytes[65] = self._errors()
+        torque_written = address <= 40 < address + len(data)
+        if torque_written and self._bytes[40] == REZERO:
+            self._rezero()
+            self._bytes[40] = torque_before
+            permanent[31:33] = self._bytes[31:33]
+            torque_written = False
         self._permanent = bytes(permanent)
         self._settings = self._decode_settings()
+        if torque_written:
+            self._protect_anew()
+            self._goal_reached_by_speed = self.actual
+            self._show()
 
     def hold(self, address: int, data: bytes) -> None:
         """Keeps a write until `act` (instruction REG WRITE)."""
@@ -166,7 +195,7 @@ class Servo:
         """
         settings = self._settings
         goal = settings.goal + settings.offset
-        torque = settings.torque and not self._overloaded
+        torque = settings.torque and not self._let_go
         if settings.speed and torque:
             reach = settings.speed * dt_s
             way = goal - self._goal_reached_by_speed
@@ -177,20 +206,30 @@ class Servo:
 
     def feel(self, actual: int, velocity: int, load: float, dt_s: float) -> None:
         """Takes what the physics measured after `dt_s`: ticks, ticks/s, fraction of full torque (signed)."""
-        settings = self._settings
-        self.actual = actual
-        load = max(-settings.torque_limit, min(settings.torque_limit, load))
+        limit = self._settings.torque_limit
+        self.actual, self._velocity = actual, velocity
+        self._load = load = max(-limit, min(limit, load))
         self._temperature_c += (AMBIENT_C + HEATING_C * load * load - self._temperature_c) * dt_s / HEATING_S
         self._watch_overload(abs(load), dt_s)
+        self._show()
+
+    def _show(self) -> None:
+        """Brings feedback registers and error bits up to date; a protection that they call for lets go."""
+        errors = self._errors()
+        if errors & self._settings.unloads:
+            self._let_go = True
+        stuck_at, load = self._stuck_at, self._load
+        # What does not turn has no velocity: the servo derives it from the encoder.
+        actual, velocity = (self.actual, self._velocity) if stuck_at is None else (stuck_at, 0)
         _FEEDBACK.pack_into(
             self._bytes,
             56,
-            _sign_magnitude(actual - settings.offset, 15),
+            _sign_magnitude(actual - self._settings.offset, 15),
             _sign_magnitude(velocity, 15),
             _sign_magnitude(round(load * 1000), 10),
             self._bytes[62],
-            round(self._temperature_c),
-            self._errors(),
+            round(self._celsius),
+            errors | self._ailment.error_bits,
             abs(velocity) > MOVING_TICKS_S,
             round(abs(load) * STALL_CURRENT_A / AMPERE_PER_UNIT),
         )
@@ -206,15 +245,29 @@ class Servo:
             offset=self.get("homing_offset"),
             voltage_ok=self.get("min_voltage") <= self.get("present_voltage") <= self.get("max_voltage"),
             max_temperature=self.get("max_temperature"),
+            unloads=self.get("unloading_condition"),
             overload=self.get("overload_torque") / 100,
             overload_after_s=self.get("protection_time") * 0.01,
         )
 
-    def _watch_overload(self, load: float, dt_s: float) -> None:
-        """Overload protection: too long above `overload_torque` sets the error bit and lets go.
+    @property
+    def _celsius(self) -> float:
+        measured = self._ailment.celsius
+        return self._temperature_c if measured is None else measured
 
-        The real servo falls back to `protective_torque`; here the motor goes limp. Writing the torque
-        register clears it.
+    def _measure_voltage(self) -> None:
+        volts = self._ailment.volts
+        default = BY_NAME["present_voltage"].default
+        self.put("present_voltage", default if volts is None else round(volts / VOLT_PER_UNIT))
+
+    def _protect_anew(self) -> None:
+        """Forgets that protections have tripped; what still holds trips them again."""
+        self._overload_s, self._overloaded, self._let_go = 0.0, self._ailment.overloaded, False
+
+    def _watch_overload(self, load: float, dt_s: float) -> None:
+        """Overload protection: too long above `overload_torque` sets the error bit.
+
+        Writing the torque register clears it.
         """
         self._overload_s = self._overload_s + dt_s if load >= self._settings.overload else 0.0
         if self._overload_s > self._settings.overload_after_s:
@@ -223,7 +276,7 @@ class Servo:
     def _errors(self) -> int:
         return (
             ERROR_VOLTAGE * (not self._settings.voltage_ok)
-            | ERROR_TEMPERATURE * (self._temperature_c > self._settings.max_temperature)
+            | ERROR_TEMPERATURE * (round(self._celsius) > self._settings.max_temperature)
             | ERROR_OVERLOAD * self._overloaded
         )
 

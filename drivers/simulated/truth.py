@@ -3,7 +3,8 @@
 Requests: `{"cmd": "reset", "seed": 1, "task": "touch", "colour": "red"}` (cubes anew; the arm stays where it
 is unless `"keep_arm": false`), `{"cmd": "carousel", "rate_rad_s": 0.15}` (cubes go round until the next
 reset), `{"cmd": "verdict"}`, `{"cmd": "fault", "kind": ..., ...}` (see `faults.KINDS`), `{"cmd":
-"statistics"}`. Every answer has `ok`; a refusal has `error`. A policy must never see this.
+"statistics"}`. Every answer has `ok`; a refusal has `error`, any other `at_ns` (CLOCK_MONOTONIC, ns, just
+before it took effect). A policy must never see this.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class TruthServer:
 class Truth:
     """What is true in the simulation now."""
 
+    at_ns: int
+    """CLOCK_MONOTONIC; the state is that of the last physics step before."""
     success: bool
     wrong_object: bool
     touched: tuple[str, ...]
@@ -163,13 +166,14 @@ class TruthClient:
         cubes = {colour: tuple(centre) for colour, centre in answer["cubes"].items()}
         return Truth(**{**answer, **tuples, "cubes": cubes})
 
-    def fault(self, kind: str, **arguments: float) -> None:
-        """Breaks something; see `faults.KINDS`."""
-        self.ask(cmd="fault", kind=kind, **arguments)
+    def fault(self, kind: str, **arguments: float) -> int:
+        """Breaks something (see `faults.KINDS`); returns when: CLOCK_MONOTONIC, ns."""
+        return int(self.ask(cmd="fault", kind=kind, **arguments)["at_ns"])
 
-    def clear(self) -> None:
-        """Mends everything."""
-        self.fault("clear")
+    def clear(self) -> int:
+        """Mends everything; returns when. After a loss of power the motors are limp and have forgotten their
+        RAM; one that a protection has switched off stays off until its torque register is written."""
+        return self.fault("clear")
 
     def statistics(self) -> dict[str, Any]:
         """Counters of the simulator: skipped physics, bad checksums, lost bytes."""

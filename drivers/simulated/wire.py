@@ -78,6 +78,13 @@ class ServoBus:
             SYNC_READ: self._sync_read,
             SYNC_WRITE: self._sync_write,
         }
+        self._damages: dict[str, Callable[[bytes], bytes]] = {
+            "wrong_id_every": self._with_wrong_id,
+            "corrupt_every": _with_flipped_bit,
+            "drop_byte_every": lambda data: data[:-1],
+            "duplicate_every": lambda data: data + data,
+        }
+        """Attribute of `Faults` -> what it does to a reply, in this order."""
 
     def feed(self, data: bytes, now_ns: int) -> list[Reply]:
         """Takes bytes of the host that arrived at `now_ns`; returns the replies in order of time."""
@@ -85,6 +92,8 @@ class ServoBus:
             self._buffer.clear()
         self._last_byte_ns = now_ns
         self._buffer += data
+        for servo in self.servos:
+            servo.suffer(self.faults.ailment(servo.id))
         replies: list[Reply] = []
         while (request := self._next_frame()) is not None:
             start_ns = max(now_ns, self._free_ns)
@@ -129,7 +138,6 @@ class ServoBus:
         return [servo for servo in hearing if servo.id == servo_id]
 
     def _answer(self, servo: Servo, params: bytes = b"") -> _Answer:
-        servo.forced_errors = self.faults.error_bits.get(servo.id, 0)
         delay_ns = servo.get("return_delay") * RETURN_DELAY_UNIT_NS
         return _Answer(delay_ns, frame(servo.id, servo.status, params))
 
@@ -213,7 +221,8 @@ class ServoBus:
             if packet and gap:
                 replies.append(Reply(packet_due_ns, bytes(packet)))
                 packet.clear()
-            self._free_ns += answer.delay_ns + len(answer.data) * self.byte_ns
+            # A byte that is dropped has taken its time all the same.
+            self._free_ns += answer.delay_ns + max(len(answer.data), len(data)) * self.byte_ns
             if not answer.silent:
                 packet += data
                 packet_due_ns = self._free_ns
@@ -222,19 +231,21 @@ class ServoBus:
         return self._delay(replies)
 
     def _damage(self, answers: list[_Answer]) -> list[bytes]:
-        """The replies after the faults `corrupt` and `drop_byte`; which one is hit varies."""
+        """The replies after the faults that change every n-th answer; which reply of it is hit varies."""
         datas = [answer.data for answer in answers]
         spoken = [index for index, answer in enumerate(answers) if not answer.silent]
-        corrupt, drop = self.faults.corrupt_every, self.faults.drop_byte_every
-        if corrupt and self.answered % corrupt == 0:
-            hit = spoken[self.answered // corrupt % len(spoken)]
-            broken = bytearray(datas[hit])
-            broken[-2] ^= 0x40
-            datas[hit] = bytes(broken)
-        if drop and self.answered % drop == 0:
-            hit = spoken[self.answered // drop % len(spoken)]
-            datas[hit] = datas[hit][:-1]
+        for name, damage in self._damages.items():
+            every = getattr(self.faults, name)
+            if every and self.answered % every == 0:
+                hit = spoken[self.answered // every % len(spoken)]
+                datas[hit] = damage(datas[hit])
         return datas
+
+    def _with_wrong_id(self, data: bytes) -> bytes:
+        """The same reply, complete and with a good checksum, from the next motor."""
+        ids = sorted(servo.id for servo in self.servos)
+        other = next((i for i in ids if i > data[2]), ids[0])
+        return frame(other, data[4], data[5:-1])
 
     def _delay(self, replies: list[Reply]) -> list[Reply]:
         """The adapter is a queue: while it is late, everything behind waits too."""
@@ -248,3 +259,9 @@ class ServoBus:
             self._late_until_ns = max(self._late_until_ns, reply.due_ns + late_ns)
             out.append(replace(reply, due_ns=self._late_until_ns))
         return out
+
+
+def _with_flipped_bit(data: bytes) -> bytes:
+    broken = bytearray(data)
+    broken[-2] ^= 0x40
+    return bytes(broken)

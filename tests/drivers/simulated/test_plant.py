@@ -11,6 +11,7 @@ from holdfast.drivers.simulated.faults import KINDS, FaultRequestError, Faults, 
 
 pytest.importorskip("mujoco")
 from holdfast.drivers.simulated.plant import Plant, calibrated_servos
+from holdfast.drivers.simulated.wire_log import DRIVEN, TORQUE_ON
 from holdfast.drivers.simulated.world import World
 
 pytestmark = pytest.mark.sim
@@ -97,7 +98,7 @@ def test_every_kind_of_fault_can_be_asked_for_and_cleared() -> None:
     faults = Faults()
     for kind, arguments in KINDS.items():
         apply_fault(faults, kind, dict.fromkeys(arguments, 1), IDS)
-        if kind not in ("clear", "replug"):
+        if kind not in ("clear", "power_back", "replug"):
             assert faults != Faults(), kind
         faults.clear()
         assert faults == Faults()
@@ -107,3 +108,29 @@ def test_a_fault_must_make_sense() -> None:
     for kind, arguments in (("corrupt", {"every": float("nan")}), ("jam", {"id": "one"}), (None, {})):
         with pytest.raises(FaultRequestError):
             apply_fault(Faults(), kind, arguments, IDS)
+
+
+def test_a_power_cycle_between_two_steps_is_one() -> None:
+    plant = make_plant()
+    go(plant, 0, 50)
+    plant.faults.power_lost = True
+    plant.follow_faults()
+    plant.faults.clear()
+    plant.follow_faults()
+    plant.step()
+    assert plant.servos[0].get("torque_enable") == 0
+    assert plant.torque == [0] * 6
+
+
+def test_the_truth_is_by_the_calibration_whatever_a_servo_says() -> None:
+    plant = make_plant()
+    plant.servos[0].write(40, b"\x80")
+    plant.faults.stuck.add(2)
+    before = plant.servos[1].get("present_position")
+    assert go(plant, 1, 100) == 0
+    assert plant.ticks == plant.world.present_ticks()
+    assert plant.ticks[1] == pytest.approx(before + 100, abs=4)
+    assert plant.torque == [0, TORQUE_ON | DRIVEN, 0, 0, 0, 0]
+    plant.faults.overloaded.add(2)
+    plant.step()
+    assert plant.torque == [0, TORQUE_ON, 0, 0, 0, 0]

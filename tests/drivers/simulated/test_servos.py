@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.drivers.simulated.faults import WELL, Ailment
 from holdfast.drivers.simulated.registers import BY_NAME, TABLE, decode, encode
 from holdfast.drivers.simulated.servos import Servo
 
@@ -173,3 +174,81 @@ def test_limits_of_voltage_and_temperature_set_error_bits() -> None:
     write(servo, "max_temperature", 20)
     servo.feel(2048, 0, 0.0, STEP_S)
     assert servo.status == VOLTAGE | TEMPERATURE
+
+
+def block(servo: Servo) -> bytes:
+    """Registers 56..70, as the driver reads them."""
+    return servo.read(56, 15)
+
+
+def test_a_stuck_encoder_keeps_position_and_velocity_and_nothing_else() -> None:
+    servo = energised(offset=100)
+    servo.feel(2100, 30, 0.2, STEP_S)
+    servo.suffer(Ailment(stuck=True))
+    servo.feel(2300, 400, 0.5, STEP_S)
+    assert servo.get("present_position") == 2000
+    assert servo.get("present_velocity") == servo.get("moving") == 0
+    assert servo.get("present_load") == 500
+    assert servo.actual == 2300
+    servo.suffer(WELL)
+    assert servo.get("present_position") == 2200
+    assert servo.get("present_velocity") == 400
+
+
+def test_an_ailment_shows_at_once_and_goes_without_a_trace() -> None:
+    servo = energised()
+    before = block(servo)
+    servo.suffer(Ailment(error_bits=8, volts=3.9, celsius=70.4))
+    assert [servo.get(n) for n in ("present_voltage", "present_temperature", "status")] == [
+        39,
+        70,
+        8 | VOLTAGE,
+    ]
+    assert servo.drive(STEP_S).torque, "no protection acts on these"
+    servo.suffer(WELL)
+    assert block(servo) == before
+
+
+def test_an_ailment_outlasts_a_power_cycle() -> None:
+    servo = energised()
+    servo.suffer(Ailment(volts=15.0, overloaded=True))
+    servo.power_up()
+    assert servo.status == VOLTAGE | OVERLOAD
+    assert servo.get("present_voltage") == 150
+    assert not servo.torque_register
+
+
+def test_heat_lets_go_and_cooling_does_not_take_hold_again() -> None:
+    servo = energised()
+    servo.suffer(Ailment(celsius=71))
+    assert servo.status == TEMPERATURE
+    assert not servo.drive(STEP_S).torque
+    assert servo.torque_register
+    write(servo, "torque_enable", 1)
+    assert not servo.drive(STEP_S).torque, "it is still too hot"
+    servo.suffer(WELL)
+    assert servo.status == 0
+    assert not servo.drive(STEP_S).torque
+    write(servo, "torque_enable", 1)
+    assert servo.drive(STEP_S).torque
+
+
+def test_overload_stays_until_torque_is_written_or_power_was_off() -> None:
+    for mend in (lambda servo: write(servo, "torque_enable", 0), Servo.power_up):
+        servo = energised()
+        servo.suffer(Ailment(overloaded=True))
+        mend(servo)
+        assert servo.status == OVERLOAD, "while its cause lasts"
+        servo.suffer(WELL)
+        assert servo.status == OVERLOAD
+        mend(servo)
+        assert servo.status == 0
+
+
+def test_the_unloading_condition_says_which_errors_let_go() -> None:
+    servo = energised()
+    write(servo, "unloading_condition", VOLTAGE)
+    servo.suffer(Ailment(celsius=90, overloaded=True))
+    assert servo.drive(STEP_S).torque
+    servo.suffer(Ailment(volts=3))
+    assert not servo.drive(STEP_S).torque

@@ -160,3 +160,25 @@ def test_a_slow_client_skips_pictures_and_delays_nobody() -> None:
     server.stop()
     assert len(got) < 60
     assert got == sorted(set(got))
+
+
+def picture(part: Part) -> Any:
+    image = cv2.imdecode(np.frombuffer(part.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+def test_a_covered_lens_gives_dark_pictures_that_differ(simulator: Simulator) -> None:
+    with stream(simulator.camera_url) as pictures:
+        assert picture(next(pictures)).mean() > 20
+        at_ns = simulator.truth.fault("camera_black")
+        dark = []
+        while len(dark) < 5:
+            part = next(pictures)
+            # One state may have been on its way to the camera.
+            if int(part.headers["x-capture-monotonic-ns"]) > at_ns + 50_000_000:
+                dark.append(part)
+        simulator.truth.clear()
+        assert max(picture(part).mean() for part in dark) < 3
+        assert len({part.jpeg for part in dark}) == 5
+        assert any(picture(part).mean() > 20 for part, _ in zip(pictures, range(100), strict=False))

@@ -15,7 +15,14 @@ from holdfast.drivers.simulated import camera_child
 from holdfast.drivers.simulated.errors import SimulatorError
 from holdfast.drivers.simulated.launch import start_simulator
 from holdfast.drivers.simulated.truth import TruthClient
-from holdfast.drivers.simulated.wire_log import FROM_HOST, FROM_MOTORS, WireLog, read_wire_log
+from holdfast.drivers.simulated.wire_log import (
+    FROM_HOST,
+    FROM_MOTORS,
+    TruthRecord,
+    WireLog,
+    read_truth,
+    read_wire_log,
+)
 from tests.processes import PATIENCE_S, children, wait_gone
 
 pytestmark = [pytest.mark.sim, pytest.mark.real_time]
@@ -46,6 +53,7 @@ def test_ends_cleanly_and_records_the_wire(tmp_path: Path) -> None:
     records = list(read_wire_log(log))
     assert [(record.from_host, record.data) for record in records] == [(True, PING_1), (False, PONG_1)]
     assert records[0].stamp_ns < records[1].stamp_ns
+    assert {record.torque for record in read_truth(log)} == {(0,) * 6}
     for pid in camera:
         wait_gone(pid)
 
@@ -147,6 +155,7 @@ def test_wire_log_round_trip(tmp_path: Path) -> None:
     log = WireLog(path)
     log.add(5, FROM_HOST, b"abc")
     log.add(7, FROM_MOTORS, b"")
+    log.add_truth(8, [-70_000, 5], [3, 0], late_ns=2_000_999, skipped_steps=4)
     log.add(9, FROM_HOST, b"unfinished")
     log.close()
     path.write_bytes(path.read_bytes()[:-1])
@@ -154,6 +163,13 @@ def test_wire_log_round_trip(tmp_path: Path) -> None:
         (5, True, b"abc"),
         (7, False, b""),
     ]
+    assert list(read_truth(path)) == [TruthRecord(8, (-70_000, 5), (3, 0), 2000, 4)]
     path.write_bytes(b"something else")
     with pytest.raises(SimulatorError, match="no wire log"):
         list(read_wire_log(path))
+
+
+def test_a_full_disk_ends_the_simulator_with_a_reason(tmp_path: Path) -> None:
+    with start_simulator(tmp_path, wire_log=Path("/dev/full")) as simulator:
+        assert simulator.process.wait(PATIENCE_S) == 3
+    assert "/dev/full cannot be written any more" in (tmp_path / "vla-sim.log").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -234,3 +236,32 @@ def test_every_valid_request_gets_exactly_its_answer(requests, data) -> None:
         if replies:
             assert replies[-1].due_ns >= now_ns + wire_bytes * BYTE_NS
         now_ns += 10_000_000
+
+
+def test_a_doubled_reply_takes_twice_its_time() -> None:
+    bus = make_bus(Faults(duplicate_every=2))
+    assert len(ask(bus, 1, 1)) == 1
+    replies = bus.feed(request(BROADCAST, 0x82, 56, 2, *IDS), 10**9)
+    rows = split(joined(replies))
+    assert len(rows) == 7
+    ids = [row[0] for row in rows]
+    assert sorted(set(ids)) == list(IDS)
+    assert [a for a, b in itertools.pairwise(ids) if a == b], "one behind the other"
+    assert replies[-1].due_ns == 10**9 + (14 + 7 * 8) * BYTE_NS
+
+
+def test_a_reply_with_another_id_is_else_in_order() -> None:
+    bus = make_bus(Faults(wrong_id_every=3))
+    seen = [ask(bus, 4, 2, 3, 2, now_ns=n * 10**9) for n in range(6)]
+    right, wrong = (4, 0, (777).to_bytes(2, "little")), (5, 0, (777).to_bytes(2, "little"))
+    assert seen == [[right], [right], [wrong]] * 2
+    assert ask(make_bus(Faults(wrong_id_every=1)), 6, 1) == [(1, 0, b"")]
+
+
+def test_ailments_are_in_the_reply_to_the_very_next_request() -> None:
+    bus = make_bus()
+    bus.faults.volts[2], bus.faults.celsius[2], bus.faults.error_bits[2] = 3.0, 99.0, 8
+    assert ask(bus, 2, 2, 62, 4) == [(2, 13, bytes([30, 99, 0, 13]))]
+    assert ask(bus, 1, 2, 62, 4) == [(1, 0, bytes([74, 30, 0, 0]))]
+    bus.faults.clear()
+    assert ask(bus, 2, 2, 62, 4) == [(2, 0, bytes([74, 30, 0, 0]))]
