@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 
 from .arguments import number, own_core, whole_number
+from .commands import COMMANDS
 from .control.strategies import DEFAULT, STRATEGIES
 from .exit_codes import ExitCode, Refused, UsageError
 
 MOST_EMA_S = 1.0
+MOST_TOOL_SPEED_M_S = 10.0
 _EPILOG = """\
 exit codes: 0 finished · 1 a replay that differs · 2 usage · 3 refused before torque · 4 protective stop ·
 5 internal error · 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM after a controlled stop.
 keys: n ends the task · space is a protective stop · r resets it (never moves the arm) · q quits ·
 w writes the flight recorder's last seconds to a file.
 signals: SIGUSR1 ends the task under way, the next one follows; SIGUSR2 is as the key w.
+asking a run: vla-run --ask COMMAND; exit codes: 0 done · 1 refused ·
+3 nobody listens.
 This is not a safety device: keep a hardware emergency stop that cuts the motors' power within reach."""
 
 
@@ -121,14 +125,56 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="feed a recording through control again: exit 0 where it decides the same bit for bit, else 1",
     )
-    parser.add_argument("--json", action="store_true", help="with --check, --explain or --replay: print JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="with --check, --explain, --replay or --ask: print JSON"
+    )
+    stops = parser.add_argument_group("stopping, and asking a run that is going on")
+    stops.add_argument(
+        "--stop-input",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="a switch or key that stops the arm: evdev:/dev/input/by-id/NAME[?key=KEY_SPACE] or "
+        "gpio:/dev/gpiochip0:17[?active=low][&bias=pull-up]; repeatable",
+    )
+    stops.add_argument(
+        "--reset-input",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="the same, for resetting a stop; never moves the arm; repeatable",
+    )
+    stops.add_argument(
+        "--watchdog", metavar="DEVICE", help="feed a hardware watchdog from control's loop: /dev/watchdog"
+    )
+    stops.add_argument(
+        "--max-tool-speed",
+        type=number(0, MOST_TOOL_SPEED_M_S, low_excluded=True, unit="m/s"),
+        metavar="M_S",
+        help="of the tool tip; 0.25 is the usual limit near people; the smaller of this and the robot file's",
+    )
+    stops.add_argument(
+        "--endpoint",
+        type=Path,
+        metavar="PATH",
+        help="socket at which the run can be asked; default: one named after the arm, in $XDG_RUNTIME_DIR or "
+        "the state folder",
+    )
+    stops.add_argument(
+        "--ask",
+        choices=list(COMMANDS),
+        metavar="COMMAND",
+        help=f"no run: ask the one that is going on: {', '.join(COMMANDS)}; of several, --arm or --endpoint "
+        "says which",
+    )
     parser.add_argument(
         "--reset", action="store_true", help="acknowledge the protective stop of an earlier run"
     )
     parser.add_argument(
         "--on-stop",
         choices=("wait", "exit"),
-        help="after a protective stop; default: wait at a terminal, else exit",
+        help="after a protective stop; default: wait at a terminal or with --endpoint or --reset-input, else "
+        "exit",
     )
     parser.add_argument(
         "--write-gains", action="store_true", help="write the robot file's gains into the motors (EEPROM)"
@@ -178,12 +224,18 @@ def _take_recording(args: argparse.Namespace) -> None:
 
 def _carry_out(args: argparse.Namespace) -> int:
     """What was asked for: each loads only what it needs."""
-    asked = [args.check, args.explain is not None, args.replay is not None]
+    asked = [args.check, args.explain is not None, args.replay is not None, args.ask is not None]
     if sum(asked) > 1:
-        raise UsageError("--check, --explain and --replay are three things to do: ask for one")
+        raise UsageError("--check, --explain, --replay and --ask are four things to do: ask for one")
     _take_recording(args)
     if args.json and not any(asked):
-        raise UsageError("--json belongs to --check, --explain or --replay")
+        raise UsageError("--json belongs to --check, --explain, --replay or --ask")
+    if args.ask is not None:
+        from .ask import ask
+
+        if args.bundle is not None:
+            raise UsageError(f"--ask takes no bundle: leave {args.bundle!r} out")
+        return ask(args)
     if args.check:
         from .check import check
 

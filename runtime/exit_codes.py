@@ -22,6 +22,16 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+class AskCode(IntEnum):
+    """Of `vla-run --ask`."""
+
+    DONE = 0
+    REFUSED = 1
+    """The answer says why."""
+    NOBODY = 3
+    """No run listens, or it does not answer: whether anything was done is not known."""
+
+
 class Refused(Exception):
     """The run may not start; the message says what happened, what was expected and what to do."""
 

@@ -20,8 +20,8 @@ from rich.text import Text
 from ..drivers.robots.schema import Robot
 from .histogram import percentile_ns
 from .messages import Phase
+from .run_log import RunLog
 from .stages import Stage
-from .supervisor import RunLog
 
 _LIVE_S = 0.2
 _PLAIN_S = 1.0

@@ -16,8 +16,8 @@ from .histogram import percentile_ns
 from .messages import Histogram, Snapshot
 from .recorder.redact import all_without_userinfo
 from .resolve import Resolved
+from .run_log import Entry, RunLog
 from .schedulability import Schedule
-from .supervisor import Entry, RunLog
 
 SCHEMA = "holdfast.run_report"
 SCHEMA_VERSION = 1

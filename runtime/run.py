@@ -7,22 +7,27 @@ import os
 import secrets
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from .budgets import control_budgets_ms
 from .bundle.last import state_folder
 from .control.strategies import STRATEGIES
+from .endpoint import Endpoint, EndpointError
+from .endpoint_path import default_path
 from .exit_codes import ExitCode, Refused, UsageError
 from .live import Display
+from .notify import Notifier
 from .policy.config import Limits, frame_age_limit_ns
 from .recorder.begin import check_folder, recordings_folder, with_recorder, write_out_the_dead
 from .refusal import refusal_report
 from .report import build_report, summary_lines, write_report
 from .resolve import Resolved, Wishes, resolve
+from .run_log import RunLog
 from .schedulability import Timing, latest_first_use_s
 from .stages import Plan
-from .supervisor import RunLog, RunSetup, supervise
+from .supervisor import RunSetup, supervise
 
 
 def wishes_of(args: argparse.Namespace) -> Wishes:
@@ -46,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     started_ns = time.monotonic_ns()
     try:
         resolved = resolve(wishes_of(args))
+        endpoint, notes = open_endpoint(args.endpoint, resolved.arm)
     except (Refused, UsageError) as error:
         code = ExitCode.REFUSED if isinstance(error, Refused) else ExitCode.USAGE
         _report_refusal(args, code, str(error), started_ns)
@@ -54,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     setup = with_recorder(
         make_setup(args, resolved), args, resolved, _options(args, resolved.control_hz, resolved.strategy)
     )
+    setup = replace(setup, endpoint=endpoint, notes=notes, notifier=Notifier.from_environment())
     for line in killed:
         print(line)
     for choice in resolved.choices:
@@ -82,7 +89,7 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         tasks=resolved.tasks,
         duration_s=args.duration,
         pause_s=args.pause,
-        on_stop=args.on_stop or ("wait" if sys.stdin.isatty() and sys.stdout.isatty() else "exit"),
+        on_stop=args.on_stop or _on_stop(args),
         strategy=resolved.strategy,
         timing=Timing(
             steps=spec.action.steps,
@@ -110,6 +117,10 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         "strategy": resolved.strategy,
         "ema_s": args.ema,
         "cpu": _control_core(args),
+        "stop_inputs": args.stop_input,
+        "reset_inputs": args.reset_input,
+        "watchdog": args.watchdog,
+        "tool_speed_m_s": args.max_tool_speed,
         "budgets_ms": control_budgets_ms(
             resolved.robot.budgets_ms,
             spec.budgets_ms,
@@ -136,7 +147,25 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         configs={"control": control, "policy": policy},
         log_dir=state_folder() / "logs",
         events=args.events,
+        arm=resolved.arm,
     )
+
+
+def open_endpoint(asked: Path | None, arm_url: str) -> tuple[Endpoint | None, list[tuple[str, str]]]:
+    """The socket at which the run can be asked, and what is to be noted. Raises `Refused` where one was asked
+    for and cannot be made; a run without an endpoint of its own is otherwise no worse than before."""
+    try:
+        return Endpoint.open(asked or default_path(arm_url)), []
+    except EndpointError as error:
+        if asked is not None:
+            raise Refused(str(error)) from error
+        return None, [("endpoint", f"none: {error}")]
+
+
+def _on_stop(args: argparse.Namespace) -> Literal["wait", "exit"]:
+    """Waiting makes sense where somebody can reset."""
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return "wait" if terminal or args.endpoint is not None or args.reset_input else "exit"
 
 
 def _control_core(args: argparse.Namespace) -> int | None:
@@ -179,6 +208,11 @@ def _options(args: argparse.Namespace, control_hz: float | None, strategy: str |
         "cpu": _control_core(args),
         "threads": args.threads,
         "dry_run": args.dry_run,
+        "on_stop": args.on_stop or _on_stop(args),
+        "stop_inputs": args.stop_input,
+        "reset_inputs": args.reset_input,
+        "watchdog": args.watchdog,
+        "tool_speed_m_s": args.max_tool_speed,
     }
 
 

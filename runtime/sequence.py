@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import signal
 
+from .commands import KEYBOARD, KEYS, Outcome, refusal
 from .exit_codes import ExitCode
-from .messages import Arm, Event, Message, Phase, Quit, Reset, Snapshot, Stop, Task
+from .messages import Event, Message, Phase, Quit, Reset, Snapshot, Stop, Task
 from .schedulability import Schedule, schedule
 from .stages import (
     CONTROL_SILENCE_S,
     DEADLINES_S,
     LAST_GRACE_S,
-    SIGNAL_EXITS,
     Action,
     Child,
     End,
@@ -26,12 +26,12 @@ from .stages import (
     Send,
     Stage,
     TaskRecord,
+    arm_message,
     describe_status,
 )
+from .verdict import Verdict
 
 _SECOND = 1_000_000_000
-_ENERGISED = (Stage.RETURNING, Stage.PAUSING, Stage.RUNNING, Stage.ENDING, Stage.QUITTING)
-"""Stages in which the arm may move."""
 
 
 class Sequence:
@@ -42,21 +42,18 @@ class Sequence:
         self.stage = Stage.STARTING
         self.records = [TaskRecord(i + 1, text) for i, text in enumerate(plan.tasks)]
         self.phase = Phase.CONNECT
-        self.stops: list[str] = []
         self.schedule: Schedule | None = None
         """Whether the policy is fast enough, once it has been measured."""
-        self.reason = ""
-        """Why the run ended as it did, for a person."""
+        self.policy_asked = False
+        """The policy process is opening its cameras anew and has not said yet whether it is ready."""
+        self.verdict = Verdict()
         self._index = 0
         self._since_ns = now_ns
         self._connected = self._ticking = self._ready = False
         self._control_heard_ns = now_ns
-        self._alive: set[Child] = {"control", "policy"}
-        self._signal: int | None = None
-        self._code: ExitCode | None = None
-        self._stopped = False
-        self._policy_lost = False
+        self.alive: set[Child] = {"control", "policy"}
         self._policy_well = True
+        self._reset_asked = False
         self._asked_here_ns: int | None = None
         self._late = False
 
@@ -66,15 +63,19 @@ class Sequence:
         return self.records[self._index] if self._index < len(self.records) else None
 
     @property
+    def policy_ready(self) -> bool:
+        """Whether a task could begin."""
+        return self._ready and self._policy_well and "policy" in self.alive
+
+    @property
+    def reason(self) -> str:
+        """Why the run ended as it did, for a person."""
+        return self.verdict.reason
+
+    @property
     def exit_code(self) -> ExitCode:
         """What the process exits with; meaningful once `stage` is DONE."""
-        if self._code is not None:
-            return self._code
-        if self._stopped or self._policy_lost:
-            return ExitCode.PROTECTIVE_STOP
-        if self._signal is not None:
-            return SIGNAL_EXITS[signal.Signals(self._signal)]
-        return ExitCode.FINISHED
+        return self.verdict.exit_code
 
     def on_event(self, child: Child, event: Event, now_ns: int) -> list[Action]:
         """An event of a child."""
@@ -102,7 +103,8 @@ class Sequence:
 
     def on_exit(self, child: Child, status: int, now_ns: int) -> list[Action]:
         """A child has ended; `status` as of `subprocess` (negative: the signal that killed it)."""
-        self._alive.discard(child)
+        self.alive.discard(child)
+        self.policy_asked = self.policy_asked and child != "policy"
         handler = self._control_exit if child == "control" else self._policy_exit
         return handler(status, now_ns)
 
@@ -114,44 +116,80 @@ class Sequence:
         if number == signal.SIGUSR1:
             return self._finish_task(now_ns, "ended by SIGUSR1") if self.stage == Stage.RUNNING else []
         name = signal.Signals(number).name
-        if self._signal is not None or self.stage == Stage.QUITTING:
-            self._signal = self._signal or number
+        verdict = self.verdict
+        if verdict.signal is not None or self.stage == Stage.QUITTING:
+            verdict.signal = verdict.signal or number
             return [
                 Journal("signal", f"{name} while ending: stopping here, no further motion"),
                 *self._here(now_ns),
             ]
-        self._signal = number
-        self.reason = self.reason or f"ended by {name}"
+        verdict.signal = number
+        verdict.reason = verdict.reason or f"ended by {name}"
         return [Journal("signal", name), *self._quit(now_ns)]
 
     def on_key(self, key: str, now_ns: int) -> list[Action]:
-        """A key pressed at the terminal: n, r, q, w or space."""
-        if key == "w":
-            return [Save()]
-        if key == " " and self.stage in _ENERGISED:
-            return [Send("control", Stop(True, "a person pressed the space bar"))]
-        if key == "q" and self.stage == Stage.QUITTING:
-            return [Journal("signal", "q again: stopping here, no further motion"), *self._here(now_ns)]
-        if key == "q":
-            self.reason = self.reason or "ended by a person"
-            return self._quit(now_ns)
-        if key == "r" and self.stage in (Stage.STOPPED, Stage.HELD):
-            self._policy_well = False
-            to_control: list[Action] = [Send("control", Reset())] if self.stage == Stage.STOPPED else []
-            return [*to_control, *self._to("policy", Reset())]
-        if key == "n" and self.stage == Stage.RUNNING:
-            return self._finish_task(now_ns, "ended by a person")
-        if key == "n" and self.stage == Stage.HELD:
-            return self._go_on(now_ns)
-        return []
+        """A key pressed at the terminal: those of the table of commands; others do nothing."""
+        return list(self.ask(KEYS[key], now_ns).actions) if key in KEYS else []
 
-    def _go_on(self, now_ns: int) -> list[Action]:
+    def ask(self, name: str, now_ns: int, by: str = KEYBOARD) -> Outcome:
+        """A command of the table, from the keyboard or the endpoint; `by`: who asks."""
+        why_not = refusal(name, self.stage)
+        if why_not:
+            return Outcome(refusal=why_not)
+        match name:
+            case "record":
+                return Outcome([Save()], "a recording is written")
+            case "stop":
+                return self._protective_stop(now_ns, by)
+            case "reset":
+                return self._ask_reset()
+            case "quit":
+                return self._ask_quit(now_ns, by)
+            case "next" if self.stage == Stage.HELD:
+                return self._go_on(now_ns)
+            case "next" | "task_end":
+                return Outcome(self._finish_task(now_ns, f"ended by {by}"), "the task ends")
+        return Outcome()
+
+    def _protective_stop(self, now_ns: int, by: str) -> Outcome:
+        if self.stage == Stage.STOPPED:
+            return Outcome(text=f"the arm is stopped already: {self.verdict.stops[-1]}")
+        if self.stage == Stage.STARTING:
+            # Nobody who asked for a stop shall see the arm begin to move.
+            self.verdict.refuse(f"{by} asked for a stop before torque was given")
+            return Outcome(self._quit(now_ns), "the run ends before torque is given")
+        reason = "a person pressed the space bar" if by == KEYBOARD else f"asked for by {by}"
+        return Outcome([Send("control", Stop(True, reason))], "control stops", awaits=("stop",))
+
+    def _ask_reset(self) -> Outcome:
+        if self.stage == Stage.HELD:
+            return Outcome(self._reopen(), "the stop was reset before; the cameras are opened anew")
+        self._reset_asked = True
+        return Outcome([Send("control", Reset()), *self._reopen()], "the stop is reset", awaits=("reset",))
+
+    def _reopen(self) -> list[Action]:
+        """The policy process opens its cameras anew, and says whether it is ready."""
+        self._policy_well, self.policy_asked = False, "policy" in self.alive
+        return self._to("policy", Reset())
+
+    def _ask_quit(self, now_ns: int, by: str) -> Outcome:
+        if self.stage == Stage.QUITTING:
+            text = "stopping here, no further motion"
+            return Outcome([Journal("signal", f"q again: {text}"), *self._here(now_ns)], text)
+        self.verdict.reason = self.reason or f"ended by {by}"
+        return Outcome(self._quit(now_ns), "the run ends")
+
+    def _go_on(self, now_ns: int) -> Outcome:
         """After a reset: the interrupted task again, from the start pose, if there is a policy to do it."""
-        if "policy" not in self._alive:
-            return self._quit(now_ns)
+        if "policy" not in self.alive:
+            return Outcome(self._quit(now_ns), "the policy process has ended; the run ends")
         if not self._policy_well:
-            return [Journal("fault", "the policy process is not ready; remove the cause and press r again")]
-        return self._return(now_ns)
+            why = "is not ready; remove the cause and press r again"
+            if self.policy_asked:
+                why = "is still opening its cameras; try again"
+            text = f"the policy process {why}"
+            return Outcome([Journal("fault", text)], refusal=text)
+        return Outcome(self._return(now_ns), "the task begins again", awaits=("arming", "stop"))
 
     def on_time(self, now_ns: int) -> list[Action]:
         """Everything that time alone decides; called often."""
@@ -160,15 +198,17 @@ class Sequence:
         duration = self.plan.duration_s
         if self.stage == Stage.RUNNING and duration is not None and self._stayed_s(now_ns) >= duration:
             return self._finish_task(now_ns, "time is up")
-        if "control" in self._alive and self._connected:
+        if "control" in self.alive and self._connected:
             silence_s = (now_ns - self._control_heard_ns) / _SECOND
             if silence_s > CONTROL_SILENCE_S:
                 self._connected = False
-                self._internal(f"the control process has been silent for {silence_s:.1f} s and was killed")
+                self.verdict.internal(
+                    f"the control process has been silent for {silence_s:.1f} s and was killed"
+                )
                 return [Journal("late", self.reason), *self._end_policy(True), End("control", now=True)]
         here_ns = self._asked_here_ns
-        if here_ns is not None and "control" in self._alive and now_ns - here_ns > LAST_GRACE_S * _SECOND:
-            self._internal("the control process did not stop in time and was killed")
+        if here_ns is not None and "control" in self.alive and now_ns - here_ns > LAST_GRACE_S * _SECOND:
+            self.verdict.internal("the control process did not stop in time and was killed")
             return [End("control", now=True)]
         limit_s = DEADLINES_S.get(self.stage)
         if self.stage == Stage.QUITTING and not self._connected:
@@ -184,7 +224,7 @@ class Sequence:
             return []
         self._late = True
         waited_for = "" if self.stage != Stage.STARTING else f": {self._missing()} not ready"
-        self._internal(f"no answer within {limit_s:.0f} s while {self.stage.value}{waited_for}")
+        self.verdict.internal(f"no answer within {limit_s:.0f} s while {self.stage.value}{waited_for}")
         actions: list[Action] = [Journal("late", self.reason), *self._end_policy(True)]
         if self.stage != Stage.QUITTING:
             actions += self._pause_policy(now_ns, "no answer in time")
@@ -203,7 +243,7 @@ class Sequence:
         return self._begin_if_ready(now_ns)
 
     def _on_ready(self, event: Event, now_ns: int) -> list[Action]:
-        self._policy_well = True
+        self._policy_well, self.policy_asked = True, False
         if self._ready:
             return self._begin_if_ready(now_ns)
         self._ready = True
@@ -212,14 +252,12 @@ class Sequence:
         shown: list[Action] = [Journal("schedule", line) for line in self.schedule.lines]
         if self.schedule.ok:
             return [*shown, *self._begin_if_ready(now_ns)]
-        if self._code is None:
-            self._code = ExitCode.REFUSED
-            self.reason = f"{plan.strategy} chunks cannot be scheduled: {self.schedule.problem}"
+        self.verdict.refuse(f"{plan.strategy} chunks cannot be scheduled: {self.schedule.problem}")
         return [*shown, *self._quit(now_ns)]
 
     def _on_policy_fault(self, event: Event, now_ns: int) -> list[Action]:
         # Control has the fault too, and stops; here it only matters for going on after a reset.
-        self._policy_well = False
+        self._policy_well = self.policy_asked = False
         return []
 
     def _begin_if_ready(self, now_ns: int) -> list[Action]:
@@ -232,9 +270,7 @@ class Sequence:
         if event.text.startswith("policy_lost"):
             # A consequence: how the policy process ended decides.
             return []
-        if self._code is None:
-            self._code = ExitCode.REFUSED
-            self.reason = event.text
+        self.verdict.refuse(event.text)
         return self._quit(now_ns)
 
     def _on_at_start(self, event: Event, now_ns: int) -> list[Action]:
@@ -250,14 +286,13 @@ class Sequence:
             return []
         self._index += 1
         if self.task is None:
-            self.reason = self.reason or "all tasks done"
+            self.verdict.reason = self.reason or "all tasks done"
             return self._quit(now_ns)
         return self._return(now_ns)
 
     def _on_stop(self, event: Event, now_ns: int) -> list[Action]:
-        self.stops.append(event.text)
-        self._stopped = True
-        self.reason = f"protective stop: {event.text}"
+        self.verdict.stop(event.text)
+        self._reset_asked = False
         actions = self._pause_policy(now_ns, "protective stop")
         if self.stage in (Stage.QUITTING, Stage.LEAVING, Stage.DONE):
             return actions
@@ -265,18 +300,19 @@ class Sequence:
         return [*actions, *(self._quit(now_ns) if self.plan.on_stop == "exit" else [])]
 
     def _on_reset(self, event: Event, now_ns: int) -> list[Action]:
+        asked, self._reset_asked = self._reset_asked, False
         if self.stage != Stage.STOPPED or event.text.startswith("refused"):
             return []
-        self._stopped = False
-        self.reason = ""
+        self.verdict.reset()
         self._enter(Stage.HELD, now_ns)
-        return []
+        # A reset line is read by control alone; the cameras are opened anew all the same.
+        return [] if asked else self._reopen()
 
     # Steps
 
     def _return(self, now_ns: int) -> list[Action]:
         self._enter(Stage.RETURNING, now_ns)
-        return [Send("control", self._arm(follow=False))]
+        return [Send("control", arm_message(self.task, self.schedule, follow=False))]
 
     def _start_task(self, now_ns: int) -> list[Action]:
         task = self.task
@@ -286,7 +322,7 @@ class Sequence:
         return [
             Journal("task_start", task.text),
             Send("policy", Task(task.task_id, task.text)),
-            Send("control", self._arm(follow=True)),
+            Send("control", arm_message(self.task, self.schedule, follow=True)),
         ]
 
     def _finish_task(self, now_ns: int, outcome: str) -> list[Action]:
@@ -307,20 +343,20 @@ class Sequence:
         if self.stage in (Stage.QUITTING, Stage.LEAVING, Stage.DONE):
             return []
         actions = self._pause_policy(now_ns, self.reason or "ended")
-        if "control" not in self._alive:
+        if "control" not in self.alive:
             return [*actions, *self._leave(now_ns)]
         self._enter(Stage.QUITTING, now_ns)
         return [*actions, Send("control", Quit(park=True))]
 
     def _here(self, now_ns: int) -> list[Action]:
         """Stop and hold in place, without parking."""
-        if "control" not in self._alive or self._asked_here_ns is not None:
+        if "control" not in self.alive or self._asked_here_ns is not None:
             return []
         self._asked_here_ns = now_ns
         return [Send("control", Quit(park=False))]
 
     def _leave(self, now_ns: int) -> list[Action]:
-        if "policy" not in self._alive:
+        if "policy" not in self.alive:
             self._enter(Stage.DONE, now_ns)
             return []
         self._enter(Stage.LEAVING, now_ns)
@@ -328,26 +364,10 @@ class Sequence:
         return [Send("policy", Quit())] if self._ready else self._end_policy(False)
 
     def _end_policy(self, now: bool) -> list[Action]:
-        return [End("policy", now)] if "policy" in self._alive else []
+        return [End("policy", now)] if "policy" in self.alive else []
 
     def _control_exit(self, status: int, now_ns: int) -> list[Action]:
-        expected = {ExitCode.FINISHED, ExitCode.REFUSED, ExitCode.PROTECTIVE_STOP}
-        if status == ExitCode.REFUSED and self._code is None:
-            self._code = ExitCode.REFUSED
-            self.reason = self.reason or "the control process refused to start"
-        elif status == ExitCode.PROTECTIVE_STOP:
-            if not self.stops:
-                why = f" ({self.reason})" if self._code == ExitCode.REFUSED else ""
-                self.reason = f"control could not take the torque back: motors may hold{why}"
-            if self._code == ExitCode.REFUSED:
-                # A refused start that left torque on is no refusal before torque.
-                self._code = None
-            self._stopped = True
-        elif status not in expected or (status == 0 and self.stage != Stage.QUITTING):
-            self._internal(
-                f"the control process ended unexpectedly ({describe_status(status)}); nothing holds or stops "
-                "the arm in software now: the motors keep their last goal"
-            )
+        self.verdict.control_ended(status, asked=self.stage == Stage.QUITTING)
         return [*self._pause_policy(now_ns, self.reason or "ended"), *self._leave(now_ns)]
 
     def _policy_exit(self, status: int, now_ns: int) -> list[Action]:
@@ -359,31 +379,19 @@ class Sequence:
             # Often the cause of the stop that control has noticed first.
             return [Journal("fault", text)] if status not in (0, ExitCode.REFUSED) else []
         if status == ExitCode.REFUSED and self.stage == Stage.STARTING:
-            self._code = self._code or ExitCode.REFUSED
-            self.reason = self.reason or "the policy process refused to start"
+            self.verdict.refuse(self.reason or "the policy process refused to start")
             return self._quit(now_ns)
         if self.stage == Stage.STARTING:
-            self._internal(text)
+            self.verdict.internal(text)
             return [Journal("fault", text), *self._quit(now_ns)]
         # Control notices by itself (end of the channel) and stops; the message only makes sure.
-        self._policy_lost = True
+        self.verdict.policy_lost = True
         return [Journal("fault", text), Send("control", Stop(True, text))]
 
     # Small things
 
-    def _arm(self, *, follow: bool) -> Arm:
-        task, schedule = self.task, self.schedule
-        assert task is not None
-        assert schedule is not None
-        limits_s = (schedule.chunk_age_limit_s, schedule.silence_limit_s)
-        return Arm(task.task_id, not follow, follow, *(round(limit_s * _SECOND) for limit_s in limits_s))
-
     def _to(self, child: Child, message: Message) -> list[Action]:
-        return [Send(child, message)] if child in self._alive else []
-
-    def _internal(self, text: str) -> None:
-        self.reason = text
-        self._code = ExitCode.INTERNAL
+        return [Send(child, message)] if child in self.alive else []
 
     def _enter(self, stage: Stage, now_ns: int) -> None:
         self.stage, self._since_ns = stage, now_ns

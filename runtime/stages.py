@@ -6,11 +6,13 @@ import signal
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .exit_codes import ExitCode
-from .messages import Message
-from .schedulability import Timing
+from .messages import Arm, Message
+
+if TYPE_CHECKING:
+    from .schedulability import Schedule, Timing
 
 Child = Literal["control", "policy"]
 
@@ -68,7 +70,7 @@ class End:
 @dataclass(frozen=True, slots=True)
 class Journal:
     """A line for the event file and the screen; own codes: started, schedule, task_ready,
-    task_start, task_end, late, fault, signal, recorder, recording."""
+    task_start, task_end, late, fault, signal, asked, endpoint, notify, recorder, recording."""
 
     code: str
     text: str
@@ -114,3 +116,11 @@ def describe_status(status: int) -> str:
     if status >= 0:
         return f"exit code {status}"
     return f"killed by {signal.Signals(-status).name}"
+
+
+def arm_message(task: TaskRecord | None, schedule: Schedule | None, *, follow: bool) -> Arm:
+    """To the start pose, or into the task, with the limits that follow from the measured times."""
+    assert task is not None
+    assert schedule is not None
+    limits_s = (schedule.chunk_age_limit_s, schedule.silence_limit_s)
+    return Arm(task.task_id, not follow, follow, *(round(limit_s * 1e9) for limit_s in limits_s))

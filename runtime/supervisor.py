@@ -7,82 +7,34 @@ channels and bring the arm to its safe state.
 from __future__ import annotations
 
 import json
+import os
 import select
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from .channel import ChannelClosed
 from .children import COMMANDS, ChildProcess, spawn_children
+from .desk import Desk
+from .endpoint import Endpoint
 from .exit_codes import ExitCode
 from .inputs import Keyboard, Signals
 from .messages import Event, Heartbeat, Histogram, MessageError, Snapshot
+from .notify import Notifier, RunState
 from .recorder.in_supervisor import SupervisorRecorder, Written
 from .recorder.records import EventRecord
 from .recorder.redact import all_without_userinfo
-from .schedulability import Schedule
+from .run_log import Entry, RunLog, Screen, shown
 from .sequence import Sequence
-from .stages import Action, Child, End, Journal, Plan, Save, Send, Stage, TaskRecord, describe_status
+from .stages import Action, Child, End, Journal, Plan, Save, Send, Stage, describe_status
 
 HEARTBEAT_NS = 100_000_000
 _TURN_S = 0.05
 _MAX_EVENTS = 10_000
-
-
-class Screen(Protocol):
-    """Where a run is shown. Must not block: the supervisor's heartbeat keeps the arm moving."""
-
-    def line(self, text: str) -> None: ...
-
-    def show(self, run: RunLog) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One event of the run."""
-
-    t_ns: int
-    source: str
-    """control, policy or supervisor."""
-    code: str
-    text: str
-    value: float
-    task_id: int
-
-
-@dataclass(slots=True)
-class RunLog:
-    """Everything that a run leaves behind; the live view and the report read it."""
-
-    plan: Plan
-    started_ns: int
-    ended_ns: int = 0
-    stage: Stage = Stage.STARTING
-    tasks: list[TaskRecord] = field(default_factory=list)
-    task: TaskRecord | None = None
-    entries: list[Entry] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    """Events by code, also those beyond the number kept in `entries`."""
-    guards: list[str] = field(default_factory=list)
-    """What is armed, as control says it: `name: limit`."""
-    snapshot: Snapshot | None = None
-    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
-    """(source, stage) -> the newest."""
-    ready: dict[str, Any] = field(default_factory=dict)
-    """What the policy process measured before it was ready."""
-    schedule: Schedule | None = None
-    """Whether the policy is fast enough, once it has been measured."""
-    stops: list[str] = field(default_factory=list)
-    lost_messages: dict[str, int] = field(default_factory=dict)
-    exit_code: ExitCode = ExitCode.INTERNAL
-    reason: str = ""
-    children: dict[str, str] = field(default_factory=dict)
-    """How each child ended."""
-    recordings: list[str] = field(default_factory=list)
-    """Files of the flight recorder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +48,12 @@ class RunSetup:
     events: Path | None = None
     commands: Mapping[Child, list[str]] = field(default_factory=lambda: COMMANDS)
     recorder: SupervisorRecorder = field(default_factory=SupervisorRecorder)
+    endpoint: Endpoint | None = None
+    """Where other programs may ask; `supervise` closes it."""
+    arm: str = ""
+    notes: Items[tuple[str, str]] = ()
+    """Events from before the start: code and text."""
+    notifier: Notifier = field(default_factory=Notifier)
 
 
 def supervise(setup: RunSetup, screen: Screen, clock: Callable[[], int] = time.monotonic_ns) -> RunLog:
@@ -117,6 +75,8 @@ def supervise(setup: RunSetup, screen: Screen, clock: Callable[[], int] = time.m
     finally:
         setup.recorder.finish(None, clock())
         log.ended_ns = clock()
+        if setup.endpoint is not None:
+            setup.endpoint.close()
         if events is not None:
             with suppress(OSError):
                 events.close()
@@ -146,13 +106,37 @@ class _Supervisor:
         self._sequence = Sequence(setup.plan, clock())
         self._ended: set[Child] = set()
         self._heartbeat_ns = 0
+        self._notifier = setup.notifier
+        self._armed = False
+        self._heard_ns = 0
+        """When control was last heard of, by a snapshot."""
         self._poll = select.poll()
         self._poll.register(signals, select.POLLIN)
         if keyboard.active:
             self._poll.register(keyboard, select.POLLIN)
         for child in children.values():
             self._poll.register(child.channel, select.POLLIN)
+        self._desk = self._open_desk(setup)
         log.tasks = self._sequence.records
+        for code, text in setup.notes:
+            self._note("supervisor", code, text)
+
+    def _open_desk(self, setup: RunSetup) -> Desk | None:
+        endpoint = setup.endpoint
+        if endpoint is None:
+            return None
+        self._poll.register(endpoint, select.POLLIN)
+        self._note("supervisor", "endpoint", str(endpoint.path))
+        about = {"arm": setup.arm, "pid": os.getpid()}
+        recording = setup.recorder.folder is not None
+        return Desk(
+            endpoint,
+            self._sequence,
+            about,
+            self._do,
+            lambda code, text: self._note("supervisor", code, text),
+            recording,
+        )
 
     def run(self) -> None:
         for child in self._children.values():
@@ -164,19 +148,25 @@ class _Supervisor:
             for child in self._in_order():
                 self._read_child(child)
             self._read_exits()
+            if self._desk is not None:
+                self._desk.turn(self._clock())
             self._do(self._sequence.on_time(self._clock()))
             self._beat()
             self._record()
+            self._tell_manager()
             self._log.stage = self._sequence.stage
             self._log.task = self._sequence.task
             self._screen.show(self._log)
         self._log.exit_code = self._sequence.exit_code
         self._log.reason = self._sequence.reason
-        self._log.stops = self._sequence.stops
+        self._log.stops = self._sequence.verdict.stops
         self._log.schedule = self._sequence.schedule
 
     def clean_up(self) -> None:
         """Nothing is left running; logs without content are removed."""
+        if self._desk is not None:
+            self._desk.close(self._clock())
+        self._notifier.close()
         for child in self._children.values():
             child.channel.close()
             if child.name not in self._ended:
@@ -223,6 +213,7 @@ class _Supervisor:
             message = envelope.message
             if isinstance(message, Snapshot):
                 self._log.snapshot = message
+                self._heard_ns = self._clock()
                 self._recorder.snapshot(self._clock(), message)
                 self._do(self._sequence.on_snapshot(message, self._clock()))
             elif isinstance(message, Histogram):
@@ -239,6 +230,9 @@ class _Supervisor:
         if (source, event.code) == ("control", "stop"):
             self._recorder.stopped(event.text.partition(":")[0], self._clock())
         self._do(self._sequence.on_event(source, event, self._clock()))
+        self._armed = self._armed or (source, event.code) == ("control", "armed")
+        if self._desk is not None:
+            self._desk.on_event(source, event)
 
     def _read_exits(self) -> None:
         for child in self._in_order():
@@ -294,6 +288,14 @@ class _Supervisor:
             except ChannelClosed:
                 return
 
+    def _tell_manager(self) -> None:
+        if self._notifier.on:
+            sequence, task = self._sequence, self._sequence.task
+            of = f", task {task.task_id} of {len(sequence.records)}: {task.text}" if task else ""
+            stop = f": {sequence.verdict.latched}" if sequence.verdict.latched else ""
+            text = f"{sequence.stage.value}{stop}{of}"
+            self._notifier.turn(RunState(sequence.stage, text, self._armed, self._heard_ns), self._clock())
+
     def _record(self) -> None:
         """Changes of the stage, and the files that are due or done."""
         if self._sequence.stage != self._log.stage:
@@ -337,11 +339,6 @@ class _Supervisor:
             # A full disk is no reason to stop an arm.
             self._events = None
             self._screen.line(f"supervisor: the event file cannot be written any more: {error}")
-
-
-def shown(entry: Entry) -> str:
-    """An event as a line for a person."""
-    return f"{entry.source}: {entry.code}: {entry.text}" if entry.text else f"{entry.source}: {entry.code}"
 
 
 def _wait_or_kill(child: ChildProcess, grace_s: float = 10.0) -> None:

@@ -24,8 +24,7 @@ class LatchFile:
 
     @classmethod
     def of(cls, state_dir: Path, arm_url: str, by_id: Path = BY_ID) -> LatchFile:
-        name = hashlib.sha256(identity(arm_url, by_id).encode()).hexdigest()[:16]
-        return cls(state_dir / f"stopped-{name}.json")
+        return cls(state_dir / f"stopped-{arm_key(arm_url, by_id)}.json")
 
     def reason(self) -> str | None:
         """Why the arm was stopped; None when it is not latched. An unreadable file counts as latched."""
@@ -62,6 +61,11 @@ class LatchFile:
             if sync:
                 os.fsync(file.fileno())
         temporary.replace(self.path)
+
+
+def arm_key(arm_url: str, by_id: Path = BY_ID) -> str:
+    """What names an arm in the names of files: 16 digits that follow from its `identity`."""
+    return hashlib.sha256(identity(arm_url, by_id).encode()).hexdigest()[:16]
 
 
 def identity(arm_url: str, by_id: Path = BY_ID) -> str:

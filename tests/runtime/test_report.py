@@ -21,9 +21,9 @@ from holdfast.runtime.messages import Phase, Snapshot
 from holdfast.runtime.refusal import refusal_report
 from holdfast.runtime.report import SCHEMA_VERSION, build_report, summary_lines, write_report
 from holdfast.runtime.resolve import Choice, Resolved
+from holdfast.runtime.run_log import Entry, RunLog
 from holdfast.runtime.schedulability import Timing, schedule
 from holdfast.runtime.stages import Plan, Stage, TaskRecord
-from holdfast.runtime.supervisor import Entry, RunLog
 
 from .tiny_bundle import tiny_spec
 

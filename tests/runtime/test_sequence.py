@@ -85,7 +85,7 @@ class Play:
 
     def end(self) -> ExitCode:
         """Both children end as they are asked to."""
-        self.exit("control", 4 if self.sequence.stops else 0)
+        self.exit("control", 4 if self.sequence.verdict.stops else 0)
         self.exit("policy", 0)
         assert self.sequence.stage == Stage.DONE
         return self.sequence.exit_code

@@ -16,9 +16,10 @@ import pytest
 
 from holdfast.runtime.exit_codes import ExitCode
 from holdfast.runtime.recorder.in_supervisor import SupervisorRecorder
+from holdfast.runtime.run_log import RunLog
 from holdfast.runtime.schedulability import Timing
 from holdfast.runtime.stages import Child, Plan
-from holdfast.runtime.supervisor import RunLog, RunSetup, supervise
+from holdfast.runtime.supervisor import RunSetup, supervise
 
 TIMING = Timing(steps=17, dt_s=0.05, control_period_s=0.01, frame_age_limit_s=0.3)
 SCRIPT = str(Path(__file__).with_name("scripted_child.py"))

@@ -1,0 +1,85 @@
+"""A run on the simulated robot that is asked over its endpoint, by programs and by `vla-run --ask`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.drivers.simulated.launch import Simulator, start_simulator
+from holdfast.runtime.ask import Line
+
+from .rig import VlaRun, arm_options, assert_still
+from .tiny_bundle import write_tiny_bundle
+
+pytest.importorskip("onnx")
+pytestmark = [pytest.mark.e2e, pytest.mark.sim]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.vla")
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    with start_simulator(tmp_path / "sim") as made:
+        yield made
+
+
+def ask(run: VlaRun, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """As a person does in another terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast.runtime.cli", "--ask", command, *options],
+        env={**os.environ, "XDG_STATE_HOME": str(run.state), "XDG_RUNTIME_DIR": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def asked(run: VlaRun, command: str) -> dict[str, Any]:
+    """The answer's document."""
+    done = ask(run, command, "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == (0 if answer["ok"] else 1), done.stderr
+    return answer
+
+
+def test_stop_reset_and_next_without_a_terminal(
+    tmp_path: Path, bundle: Path, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    options = [str(bundle), *arm_options(simulator), "--on-stop", "wait"]
+    with VlaRun(tmp_path / "run", *options) as run:
+        run.event("running")
+        assert asked(run, "reset")["error"] == "nothing is stopped"
+        stopped = asked(run, "stop")
+        assert (stopped["ok"], stopped["stop"]["code"]) == (True, "requested")
+        assert stopped["stop"]["text"].startswith("asked for by process ")
+        run.event("stopped")
+        assert "reset it first" in asked(run, "next")["error"]
+        assert asked(run, "stop")["text"].startswith("the arm is stopped already")
+        assert_still(simulator)
+
+        reset = asked(run, "reset")
+        assert (reset["ok"], reset["stage"], reset["stop"], reset["ready"]) == (True, "held", None, True)
+        assert_still(simulator)
+        assert asked(run, "status")["stage"] == "held"
+        assert asked(run, "next")["ok"]
+        run.wait_for(lambda: run.count("running") == 2)
+        assert "running the task" not in ask(run, "status").stderr
+        assert asked(run, "quit")["ok"]
+        assert run.finish() == 0, run.output
+    assert [e["text"].split(",")[0] for e in run.events() if e["code"] == "asked"] == [
+        "stop", "stop", "reset", "next", "quit",
+    ]  # fmt: skip
+    assert ask(run, "status").returncode == 3
