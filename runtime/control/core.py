@@ -9,13 +9,14 @@ which continues the commanded state of the tick before: a state from which braki
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from ...drivers.types import JointState
 from ..messages import Chunk, Phase
 from . import chain
 from .config import CoreConfig
 from .deadlines import HOLD_NS, SlotAccount, reaction_to, stops
-from .executor import Target, path_of
+from .executor import Path, Target, path_of, position_at
 from .requests import take_requests
 from .settle import at_rest, settle
 from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
@@ -41,6 +42,8 @@ _POLICY_CONDITIONS = frozenset(
 _BUS_LOST = frozenset({"bus_lost", "bus_write_failed"})
 """After these, as after a long silence, nobody knows what the motors do, or whether they kept their
 settings."""
+_STOP_INPUT = frozenset({"stop_input", "stop_input_lost"})
+_CATEGORIES: dict[str, Literal[0, 1, 2]] = {"stop_0": 0, "stop_1": 1, "stop_2": 2}
 
 
 class ControlCore:
@@ -74,6 +77,7 @@ class ControlCore:
         """
         notes: list[Note] = []
         now_ns = max(now_ns, state.now_ns)
+        released = state.phase == Phase.RELEASED
         state = self._heard(state, now_ns, joint, inbox)
         if state.motion is None:
             return self._without_torque(state, inbox)
@@ -83,11 +87,12 @@ class ControlCore:
         state = self._hold_ended(state, now_ns, notes)
         state, new_chunk_id = self._take_chunk(state, now_ns, inbox, notes)
         state, target = self._move(state, now_ns, notes)
-        state, finish, release, condition = settle(state, self.config, now_ns, notes)
+        state, finish, condition = settle(state, self.config, now_ns, notes)
         if condition is not None:
             state = self._react(state, now_ns, condition, notes)
         used = new_chunk_id if state.phase == Phase.RUN else 0
         asked = target.position if target is not None else None
+        release = state.phase == Phase.RELEASED and not released
         return state, Output(self._setpoint(state), tuple(notes), finish, used, release, asked)
 
     @staticmethod
@@ -120,6 +125,7 @@ class ControlCore:
             slots=state.slots.add(now_ns, inbox.slots_run, inbox.slots_late, inbox.slots_overrun),
             starvation=state.starvation.at(now_ns, state.starved and state.phase == Phase.RUN),
             counters=counters,
+            stop_input_ns=now_ns if any(c.code in _STOP_INPUT for c in inbox.conditions) else state.stop_input_ns,
         )
 
     def _without_torque(self, state: CoreState, inbox: Inbox) -> tuple[CoreState, Output]:
@@ -145,16 +151,35 @@ class ControlCore:
             state = replace(state, silent=True, goal=None if state.phase == Phase.STOPPED else state.goal)
         if state.quitting is not None and condition.code in _POLICY_CONDITIONS:
             return state
+        # The torque is only cut where the robot file says that the arm may go limp.
+        category = max(_CATEGORIES.get(reaction, self.config.stop_category), self.config.stop_category)
         if state.latched or state.phase in (Phase.STOPPED, Phase.RELEASED):
             if condition.code not in state.seen:
                 notes.append(Note("also", f"{condition.code}: {condition.text}"))
-            return replace(state, seen=state.seen | {condition.code})
-        # Only where the robot file says that the arm may go limp.
-        category = 1 if self.config.stop_category == 1 and reaction != "stop_2" else 2
+            state = replace(state, seen=state.seen | {condition.code})
+            return self._escalate(state, category, notes)
         notes.append(Note("stop", f"{condition.code}: {condition.text}", float(category)))
         record = StopRecord(condition.code, condition.text, now_ns, latched=True, category=category)
         seen = frozenset({condition.code})
-        return replace(state, phase=Phase.STOPPING, stop=record, execution=None, goal=None, seen=seen)
+        state = replace(state, phase=Phase.STOPPING, stop=record, execution=None, goal=None, seen=seen)
+        return self._let_go(state, notes) if category == 0 else state
+
+    def _escalate(self, state: CoreState, category: Literal[0, 1, 2], notes: list[Note]) -> CoreState:
+        """What goes wrong during a stop may ask for a lower category; never for a higher one."""
+        stop = state.stop
+        if stop is None or category >= stop.category or state.phase == Phase.RELEASED:
+            return state
+        at_rest_now = state.phase == Phase.STOPPED
+        state = replace(state, stop=StopRecord(stop.code, stop.text, stop.at_ns, stop.latched, category))
+        return self._let_go(state, notes) if category == 0 or at_rest_now else state
+
+    @staticmethod
+    def _let_go(state: CoreState, notes: list[Note]) -> CoreState:
+        """No braking any more; the arm may fall, and what was commanded means nothing."""
+        assert state.motion is not None
+        notes.append(Note("stopped", "the torque is cut at once"))
+        motion = Motion.at_rest(state.joint.position if state.joint else state.motion.position)
+        return replace(state, phase=Phase.RELEASED, motion=motion, goal_event="")
 
     def _hold(self, state: CoreState, now_ns: int, condition: Condition, notes: list[Note]) -> CoreState:
         """Not latched: no chunk is followed until the condition has gone. Where chunks ran out, the arm
@@ -193,14 +218,14 @@ class ControlCore:
             if self._too_soon(state, chunk):
                 return _superseded(state), 0
             violation = chain.check_order(chunk, state.last_chunk_id, state.execution) or violation
+            if violation is None and not state.followed:
+                violation = self._check_first(state, chunk, now_ns)
         if violation is not None:
             counters = replace(state.counters, rejected_chunks=state.counters.rejected_chunks + 1)
             notes.append(Note("chunk_rejected", violation.text))
             condition = Condition(violation.code, violation.text)
             return self._react(replace(state, counters=counters), now_ns, condition, notes), 0
-        # A sequential chunk begins when it comes, since nothing has happened to its observation meanwhile.
-        still_since_ns = state.still_since_ns if self.strategy.asynchronous else chunk.observation_ns
-        path = path_of(chunk, now_ns, still_since_ns)
+        path = self._path(state, chunk, now_ns)
         if state.held_by or path.end_ns < now_ns:
             return replace(_superseded(state), last_chunk_id=chunk.chunk_id), 0
         if state.starved:
@@ -210,9 +235,21 @@ class ControlCore:
             state,
             execution=self.strategy.begin(state.execution, path, now_ns, _LOOKAHEAD_NS, state.motion),
             last_chunk_id=chunk.chunk_id,
+            followed=True,
             starved=False,
             counters=replace(state.counters, chunks=state.counters.chunks + 1),
         ), chunk.chunk_id
+
+    def _path(self, state: CoreState, chunk: Chunk, now_ns: int) -> Path:
+        # A sequential chunk begins when it comes, since nothing has happened to its observation meanwhile.
+        still_since_ns = state.still_since_ns if self.strategy.asynchronous else chunk.observation_ns
+        return path_of(chunk, now_ns, still_since_ns)
+
+    def _check_first(self, state: CoreState, chunk: Chunk, now_ns: int) -> chain.Violation | None:
+        """A policy that begins far from the arm means another arm, other units or another moment."""
+        assert state.motion is not None
+        begins = position_at(self._path(state, chunk, now_ns), now_ns)
+        return chain.check_first(begins, state.motion.position, self.config)
 
     def _too_soon(self, state: CoreState, chunk: Chunk) -> bool:
         """Whether a sequential policy has not seen what became of the chunk before."""

@@ -27,6 +27,8 @@ ARRIVAL_NS = 3_000_000_000
 """How long the arm may take to arrive after a pose is fully commanded."""
 EASE_WAIT_NS = 500_000_000
 """After a stop the command is eased back once the arm stands, or after this time if it does not."""
+STOP_INPUT_NS = 200_000_000
+"""A reset is refused until no stop input has been pressed or missing for so long."""
 START_TOLERANCE = 0.05
 """How far outside the position limits a joint may rest when torque is switched on (rad)."""
 START_PERCENT = 5.0
@@ -58,6 +60,7 @@ REACTIONS: dict[str, Reaction] = {
         "stop", "a chunk with the wrong shape, order, stamps or values that are not finite"
     ),
     "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed"),
+    "chunk_far": Reaction("stop", "the first chunk of a task begins far from where the arm is commanded to be"),
     "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process"),
     "policy_lost": Reaction("stop", "the policy process ended"),
     "supervisor_silent": Reaction("stop", "no message of the supervisor"),
@@ -73,21 +76,30 @@ REACTIONS: dict[str, Reaction] = {
     "acceleration_limit": Reaction("stop", "the next setpoint would exceed the acceleration limit"),
     "jerk_limit": Reaction("stop", "the next setpoint would exceed the jerk limit"),
     "stopping_distance": Reaction("stop", "braking from the next setpoint would leave the position limits"),
+    "workspace": Reaction("stop", "the tip would leave the workspace"),
+    "self_collision": Reaction("stop", "two parts of the arm would come too close to each other"),
+    "table_collision": Reaction("stop", "the arm would come too close to the table"),
+    "tool_speed": Reaction("stop", "the tip would be faster than allowed"),
     "no_trajectory": Reaction("stop", "no trajectory within the limits continues the commanded state"),
     "following_error": Reaction("stop", "a joint does not follow its setpoints"),
     "voltage": Reaction("stop", "a motor's supply is outside its limits"),
     "temperature": Reaction("stop", "a motor is too hot"),
     "load": Reaction("stop", "a joint is loaded beyond its limit for too long"),
+    "current": Reaction("stop", "a motor draws more current than allowed for too long"),
+    "gripper_force": Reaction("stop", "a gripper presses harder than allowed for too long"),
     "stalled": Reaction("stop", "a joint stands still although its target leads it by all that is allowed"),
     "not_reached": Reaction("stop", "the arm does not arrive at a pose that is fully commanded"),
     "missed_in_a_row": Reaction("stop", "too many control slots in a row were missed"),
     "missed_fraction": Reaction("stop", "too large a share of the control slots was missed"),
     "frame_age": Reaction("stop", "the newest camera frame is too old"),
     "frozen_camera": Reaction("stop", "a camera repeats the same picture"),
+    "black_camera": Reaction("stop", "a camera's picture shows nothing"),
     "camera_lost": Reaction("stop", "a camera is gone"),
     "non_finite": Reaction("stop", "the policy's output is not finite"),
     "policy_error": Reaction("stop", "the policy process cannot go on"),
     "requested": Reaction("stop", "a person or the supervisor asked for a protective stop"),
+    "stop_input": Reaction("stop", "a stop input is pressed"),
+    "stop_input_lost": Reaction("stop", "a stop input cannot be read"),
     "internal": Reaction("stop", "an error in control itself"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..messages import Phase
 from . import chain
 from .config import CoreConfig
+from .deadlines import STOP_INPUT_NS
 from .smoother import Motion
 from .state import CoreState, Inbox, Note, StopRecord, replace
 
@@ -55,6 +56,7 @@ def _arm(state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes:
         silence_limit_ns=arm.silence_limit_ns,
         policy_heard_ns=now_ns,
         execution=None,
+        followed=False,
         starved=False,
         stop=None,
     )
@@ -84,6 +86,8 @@ def _why_no_reset(state: CoreState, config: CoreConfig, now_ns: int) -> str | No
     age = now_ns - state.joint.stamp_ns
     if age > config.joint_state_max_age_ns:
         return f"the joint state is {age / 1e6:.0f} ms old"
+    if state.stop_input_ns and now_ns - state.stop_input_ns < STOP_INPUT_NS:
+        return "a stop input is pressed or cannot be read; release it first"
     health = chain.check_health(state.joint, config)
     return health.text if health is not None else None
 
@@ -114,6 +118,8 @@ def _reset(state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note])
         slots=state.slots.restarted(),
         starvation=state.starvation.restarted(),
         overload_since_ns=none,
+        overcurrent_since_ns=none,
+        gripping_since_ns=none,
         stalled_since_ns=none,
         clamped=(),
         policy_heard_ns=now_ns,

@@ -27,23 +27,23 @@ def at_rest(motion: Motion) -> bool:
 
 def settle(
     state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]
-) -> tuple[CoreState, Finish | None, bool, Condition | None]:
-    """The next state; how the run ends, if it does; whether to release now (category 1); a condition."""
+) -> tuple[CoreState, Finish | None, Condition | None]:
+    """The next state; how the run ends, if it does; a condition."""
     assert state.motion is not None
     if not at_rest(state.motion):
         if state.at_goal_ns or state.settled_ns:
             state = replace(state, at_goal_ns=0, settled_ns=0)
-        return state, None, False, None
+        return state, None, None
     if state.phase == Phase.RETURN:
         state, there = _arrival(state, config, now_ns)
         if state.at_goal_ns and not there and now_ns - state.at_goal_ns > ARRIVAL_NS:
-            return state, None, False, Condition("not_reached", _distance(state, config))
+            return state, None, Condition("not_reached", _distance(state, config))
         if there:
             notes.append(Note(state.goal_event, "the pose is reached"))
             parked = state.goal_event == "parked"
             state = replace(state, phase=Phase.HOLD, goal=None, goal_event="")
             if parked:
-                return state, "release", False, None
+                return state, "release", None
     if state.phase == Phase.STOPPING:
         if state.latched:
             return _stopped(state, config, now_ns, notes)
@@ -53,32 +53,32 @@ def settle(
         was_done = state.stop_complete
         state = _ease(state, config, now_ns)
         if not state.stop_complete:
-            return state, None, False, None
+            return state, None, None
         if not was_done and state.latched:
             notes.append(_at_rest(state))
-        return state, _end_after_fault(state, config) if state.latched else "hold", False, None
+        return state, _end_after_fault(state, config) if state.latched else "hold", None
     if state.quitting is None:
-        return state, None, False, None
+        return state, None, None
     if state.latched:
-        return state, _end_after_fault(state, config), False, None
+        return state, _end_after_fault(state, config), None
     if state.phase != Phase.HOLD:
-        return state, None, False, None
+        return state, None, None
     state, finish = _leave(state, config, notes)
     if finish == "hold":
         # An arm that is left holding must not be left pressing either.
-        return replace(state, phase=Phase.STOPPED, goal=None, eased=False, rest_ns=now_ns), None, False, None
-    return state, finish, False, None
+        return replace(state, phase=Phase.STOPPED, goal=None, eased=False, rest_ns=now_ns), None, None
+    return state, finish, None
 
 
 def _stopped(
     state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]
-) -> tuple[CoreState, Finish | None, bool, Condition | None]:
+) -> tuple[CoreState, Finish | None, Condition | None]:
     if state.stop is not None and state.stop.category == 1:
         notes.append(_at_rest(state))
         state = replace(state, phase=Phase.RELEASED)
-        return state, _end_after_fault(state, config), True, None
+        return state, _end_after_fault(state, config), None
     state = replace(state, phase=Phase.STOPPED, goal=None, goal_event="", eased=False, rest_ns=now_ns)
-    return state, None, False, None
+    return state, None, None
 
 
 def _at_rest(state: CoreState) -> Note:

@@ -51,8 +51,8 @@ class StopRecord:
     text: str
     at_ns: int
     latched: bool
-    category: Literal[1, 2] = 2
-    """IEC 60204-1. 2: the arm holds with torque on; 1: released once at rest."""
+    category: Literal[0, 1, 2] = 2
+    """IEC 60204-1. 2: the arm holds with torque on; 1: released once at rest; 0: released at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,10 @@ class CoreState:
     supervisor_heard_ns: int = 0
     still_since_ns: int = 0
     last_chunk_id: int = 0
+    followed: bool = False
+    """Whether a chunk has been followed since the arm was told to follow a task."""
+    stop_input_ns: int = 0
+    """When a stop input was last pressed or missing; 0 for never."""
     goal: tuple[float, ...] | None = None
     """Pose that RETURN moves to, or that STOPPED eases to."""
     at_goal_ns: int = 0
@@ -120,6 +124,10 @@ class CoreState:
     quitting: Literal["park", "here"] | None = None
     overload_since_ns: tuple[int, ...] = ()
     """Per joint: since when its load has been above the limit; 0 for not."""
+    overcurrent_since_ns: tuple[int, ...] = ()
+    """The same for its current."""
+    gripping_since_ns: tuple[int, ...] = ()
+    """The same for a gripper that presses harder than it may."""
     stalled_since_ns: tuple[int, ...] = ()
     """Per joint: since when it has stood still although held back by the lead cap; 0 for not."""
     slots: SlotAccount = field(default_factory=SlotAccount)
@@ -158,6 +166,6 @@ class Output:
     new_chunk_id: int = 0
     """The chunk whose first setpoint this is; 0 for none."""
     release: bool = False
-    """Category 1: at rest after a stop, switch the torque off and stay."""
+    """Switch the torque off and stay: at rest after a stop of category 1, at once in one of category 0."""
     target: tuple[float, ...] | None = None
     """What was asked for in this tick, before clamps and smoothing; None for nothing."""
