@@ -176,11 +176,11 @@ def sync_write(motor_ids: Sequence[int], register: Register, values: Sequence[in
 
 def encode_goals(motor_ids: Sequence[int], ticks: Sequence[int]) -> bytes:
     """`sync_write` of goal positions in 0..32767, written out for speed: control sends it at every tick."""
-    body = bytearray((BROADCAST, 3 * len(ticks) + 4, Instruction.SYNC_WRITE, GOAL_ADDRESS, 2))
+    body = [BROADCAST, 3 * len(ticks) + 4, Instruction.SYNC_WRITE, GOAL_ADDRESS, 2]
     for motor_id, tick in zip(motor_ids, ticks, strict=True):
         if not 0 <= tick < 0x8000:
             raise ValueError(f"{tick} does not fit register goal_position")
-        body += bytes((motor_id, tick & 0xFF, tick >> 8))
+        body += (motor_id, tick & 0xFF, tick >> 8)
     body.append(~sum(body) & 0xFF)
     return HEADER + bytes(body)
 

@@ -17,10 +17,11 @@ from . import chain
 from .config import CoreConfig
 from .deadlines import HOLD_NS, SlotAccount, reaction_to, stops
 from .executor import Path, Target, path_of, position_at
+from .quick import replace
 from .requests import take_requests
 from .settle import at_rest, settle
 from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
-from .state import Condition, CoreState, Inbox, Note, Output, StopRecord, replace
+from .state import Condition, CoreState, Inbox, Note, Output, StopRecord
 from .strategies import STRATEGIES
 from .watch import watch
 

@@ -93,12 +93,15 @@ def path_of(chunk: Chunk, now_ns: int, still_since_ns: int) -> Path:
 
 def position_at(path: Path, time_ns: int) -> tuple[float, ...]:
     """The path at one time; before its origin its first point, after its end its last."""
-    elapsed = min(max(0, time_ns - path.origin_ns), path.end_ns - path.origin_ns)
-    last = len(path.actions) - 1
-    index = min(elapsed // path.dt_ns, max(0, last - 1))
-    fraction = (elapsed - index * path.dt_ns) / path.dt_ns
-    a, b = path.actions[index], path.actions[min(index + 1, last)]
-    return tuple([x + (y - x) * fraction for x, y in zip(a, b, strict=True)])
+    actions, dt_ns = path.actions, path.dt_ns
+    elapsed = time_ns - path.origin_ns
+    if elapsed <= 0:
+        return actions[0]
+    index, rest = divmod(elapsed, dt_ns)
+    if index >= len(actions) - 1:
+        return actions[-1]
+    fraction = rest / dt_ns
+    return tuple([x + (y - x) * fraction for x, y in zip(actions[index], actions[index + 1], strict=True)])
 
 
 def target_at(path: Path, now_ns: int, lookahead_ns: int) -> Target:

@@ -49,15 +49,27 @@ class FeetechGate:
 
     def __init__(self) -> None:
         self._rules: dict[GatePhase, dict[tuple[int, int], Rule]] = {}
-        self.phase = GatePhase.CONNECT
+        self._phase = GatePhase.CONNECT
+        self._present: dict[tuple[int, int], Rule] = {}
+        """The rules of the present phase."""
         self.denied = 0
         self.passed = 0
+
+    @property
+    def phase(self) -> GatePhase:
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: GatePhase) -> None:
+        self._phase = phase
+        self._present = self._rules.get(phase, {})
 
     def load(self, table: GateTable) -> None:
         """Sets what may be written. Before that, nothing may: the gate is closed until the arm is known."""
         self._rules = {
             phase: {(rule.address, rule.width): rule for rule in rules} for phase, rules in table.items()
         }
+        self.phase = self._phase
 
     def __call__(self, frame: bytes) -> None:
         """Returns for an allowed frame; raises `GateDenied` for any other."""
@@ -90,7 +102,7 @@ class FeetechGate:
             raise GateDenied(f"instruction 0x{instruction:02x} to motor {motor_id} is not allowed")
 
     def _check(self, motor_id: int, address: int, data: bytes) -> None:
-        rule = self._rules.get(self.phase, {}).get((address, len(data)))
+        rule = self._present.get((address, len(data)))
         if rule is None:
             raise GateDenied(
                 f"motor {motor_id}: register {address} ({len(data)} bytes) may not be written in phase "

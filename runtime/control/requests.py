@@ -6,8 +6,9 @@ from ..messages import Phase
 from . import chain
 from .config import CoreConfig
 from .deadlines import STOP_INPUT_NS
+from .quick import replace
 from .smoother import Motion
-from .state import CoreState, Inbox, Note, StopRecord, replace
+from .state import CoreState, Inbox, Note, StopRecord
 
 _MOVING = (Phase.RETURN, Phase.RUN, Phase.STOPPING)
 

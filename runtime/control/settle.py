@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..messages import Phase
 from .config import CoreConfig
 from .deadlines import ARRIVAL_NS, EASE_WAIT_NS, SETTLED_NS
+from .quick import replace
 from .requests import begin_return
 from .smoother import Motion
-from .state import Condition, CoreState, Finish, Note, replace
+from .state import Condition, CoreState, Finish, Note
 
 _REST = 1e-6
 """Velocities and accelerations below this count as rest."""

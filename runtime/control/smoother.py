@@ -60,13 +60,14 @@ class Smoother:
     def __init__(self, limits: KinematicLimits, dt_s: float) -> None:
         self._dt_s = dt_s
         joints = len(limits.velocity)
-        self._limits = list(zip(limits.velocity, limits.acceleration, limits.jerk, strict=True))
-        # Each joint by itself: its own duration is a minimum that Ruckig knows only for all joints together.
+        self._limits = (limits.velocity, limits.acceleration, limits.jerk)
         self._single = ruckig.Ruckig(1)
         self._path = ruckig.Trajectory(1)
         self._requests = [_request(limits, i, i + 1) for i in range(joints)]
-        # All joints in one go, without synchronisation.
+        # All joints in one go: where all can be there in the time that they have, each takes just that.
         self._all = ruckig.Ruckig(joints)
+        self._all_path = ruckig.Trajectory(joints)
+        self._following = _request(limits, 0, joints)
         self._braking_path = ruckig.Trajectory(joints)
         self._braking = _request(limits, 0, joints)
         self._braking.control_interface = ruckig.ControlInterface.Velocity
@@ -87,11 +88,37 @@ class Smoother:
         for values that are not finite. A state beyond the limits is brought back within them; the checks of
         the chain say whether it may be.
         """
-        path, dt_s, minimum = self._path, self._dt_s, duration_s if duration_s > 0 else None
-        position, velocity, acceleration = [], [], []
-        for request, limits, p, v, a, wanted, wanted_velocity in zip(
+        if not all(map(math.isfinite, (*target, *target_velocity))):
+            raise SmootherError(f"the target {target} with velocity {target_velocity} is not finite")
+        reachable = [
+            _without_run_up(*row)
+            for row in zip(
+                motion.position, motion.velocity, target, target_velocity, *self._limits, strict=True
+            )
+        ]
+        minimum = duration_s if duration_s > 0 else None
+        request, path = self._following, self._all_path
+        request.current_position = motion.position
+        request.current_velocity = motion.velocity
+        request.current_acceleration = motion.acceleration
+        request.target_position = target
+        request.target_velocity = reachable
+        request.minimum_duration = minimum
+        if minimum is not None and _attempt(self._all, request, path) is None and path.duration <= minimum:
+            return _finite(motion, *path.at_time(self._dt_s))
+        # All together would wait for the slowest.
+        return self._toward_one_by_one(motion, target, reachable, minimum)
+
+    def _toward_one_by_one(
+        self,
+        motion: Motion,
+        target: Sequence[float],
+        target_velocity: Sequence[float],
+        minimum: float | None,
+    ) -> Motion:
+        path, rows = self._path, []
+        for request, p, v, a, wanted, wanted_velocity in zip(
             self._requests,
-            self._limits,
             motion.position,
             motion.velocity,
             motion.acceleration,
@@ -103,17 +130,14 @@ class Smoother:
             request.current_velocity = [v]
             request.current_acceleration = [a]
             request.target_position = [wanted]
-            request.target_velocity = [_without_run_up(p, v, wanted, wanted_velocity, *limits)]
+            request.target_velocity = [wanted_velocity]
             request.minimum_duration = minimum
             try:
                 _calculate(self._single, request, path)
             except SmootherError:
                 self._brake_one(request, path)
-            after = path.at_time(dt_s)
-            position.append(after[0][0])
-            velocity.append(after[1][0])
-            acceleration.append(after[2][0])
-        return _finite(motion, position, velocity, acceleration)
+            rows.append([value[0] for value in path.at_time(self._dt_s)])
+        return _finite(motion, *zip(*rows, strict=True))
 
     def brake(self, motion: Motion) -> Motion:
         """One tick of the fastest jerk-limited braking to rest."""
@@ -159,16 +183,16 @@ def _without_run_up(
     acceleration a a joint gains v from v0 with v^2 = v0^2 + 2 a d (half of it is asked, for the jerk
     limit); with jerk j from rest v^3 = j d^2.
     """
-    if not (math.isfinite(target) and math.isfinite(target_velocity)):
-        raise SmootherError(f"the target {target} with velocity {target_velocity} is not finite")
-    sign = math.copysign(1.0, target_velocity)
+    sign = 1.0 if target_velocity >= 0 else -1.0
     distance = sign * (target - position)
     if distance <= 0:
         return 0.0
-    along = max(0.0, sign * velocity)
-    by_acceleration = math.sqrt(along**2 + max_acceleration * distance)
-    by_jerk = along + (max_jerk * distance**2) ** (1 / 3)
-    return sign * min(abs(target_velocity), by_acceleration, by_jerk, 0.99 * max_velocity)
+    along = sign * velocity
+    if along < 0:
+        along = 0.0
+    by_acceleration = math.sqrt(along * along + max_acceleration * distance)
+    by_jerk = along + (max_jerk * distance * distance) ** (1 / 3)
+    return sign * min(sign * target_velocity, by_acceleration, by_jerk, 0.99 * max_velocity)
 
 
 def _request(limits: KinematicLimits, first: int, end: int) -> ruckig.InputParameter:

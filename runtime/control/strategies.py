@@ -74,12 +74,13 @@ def _fade_in(
 
 
 def _fade(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
-    paths = execution.paths
-    here, ahead = position_at(paths[0], now_ns), position_at(paths[0], now_ns + lookahead_ns)
+    paths, ahead_ns = execution.paths, now_ns + lookahead_ns
+    here, ahead = position_at(paths[0], now_ns), position_at(paths[0], ahead_ns)
     for path, since_ns in zip(paths[1:], execution.since_ns[1:], strict=True):
         share = _share(path, since_ns, now_ns)
-        here = _blend(here, position_at(path, now_ns), share)
-        ahead = _blend(ahead, position_at(path, now_ns + lookahead_ns), share)
+        here_next, ahead_next = position_at(path, now_ns), position_at(path, ahead_ns)
+        here = here_next if share == 1.0 else _blend(here, here_next, share)
+        ahead = ahead_next if share == 1.0 else _blend(ahead, ahead_next, share)
     return between(here, ahead, lookahead_ns)
 
 
