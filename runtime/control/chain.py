@@ -84,25 +84,39 @@ def clamp_target(target: Target, measured: Sequence[float], config: CoreConfig) 
     joint could still brake: v <= sqrt(a d), half the kinetic energy that a constant deceleration takes.
     """
     positions, velocities, reasons = [], [], []
-    for i, name in enumerate(config.joint_names):
-        low, high = config.low[i] + config.margin[i], config.high[i] - config.margin[i]
-        wanted, velocity = target.position[i], target.velocity[i]
-        position = low if wanted < low else high if wanted > high else wanted
-        if position != wanted and not (config.gripper[i] and config.low[i] <= wanted <= config.high[i]):
+    for i, (wanted, velocity, here, lead, low, high, margin, acceleration) in enumerate(
+        zip(
+            target.position,
+            target.velocity,
+            measured,
+            config.lead,
+            config.low,
+            config.high,
+            config.margin,
+            config.kinematic.acceleration,
+            strict=True,
+        )
+    ):
+        lowest, highest = low + margin, high - margin
+        position = lowest if wanted < lowest else highest if wanted > highest else wanted
+        if position != wanted and not (config.gripper[i] and low <= wanted <= high):
             # A gripper is often asked to close fully; the margin that it keeps is not worth a remark.
-            reasons.append((name, "position"))
-        behind, ahead = measured[i] - config.lead[i], measured[i] + config.lead[i]
-        capped = behind if position < behind else ahead if position > ahead else position
-        if capped != position:
+            reasons.append((config.joint_names[i], "position"))
+        if position - here > lead or position - here < -lead:
             # The arm itself may rest outside the limits; the cap must not pull a target out after it.
-            capped = low if capped < low else high if capped > high else capped
-            reasons.append((name, "lead"))
-        if capped != wanted:
+            capped = here - lead if position < here else here + lead
+            position = lowest if capped < lowest else highest if capped > highest else capped
+            reasons.append((config.joint_names[i], "lead"))
+        if position != wanted:
+            # What is not a number stays that: the smoother refuses it.
             velocity = 0.0
-        room = (high - capped) if velocity > 0 else (capped - low)
-        bound = math.sqrt(config.kinematic.acceleration[i] * max(0.0, room))
-        positions.append(capped)
-        velocities.append(max(-bound, min(bound, velocity)))
+        elif velocity:
+            room = highest - position if velocity > 0 else position - lowest
+            bound = math.sqrt(acceleration * room) if room > 0 else 0.0
+            if not -bound <= velocity <= bound:
+                velocity = bound if velocity > 0 else -bound
+        positions.append(position)
+        velocities.append(velocity)
     return Clamped(Target(tuple(positions), tuple(velocities)), tuple(reasons))
 
 
@@ -217,8 +231,11 @@ def overloaded_since(
     joint: JointState, since_ns: Sequence[int], config: CoreConfig, now_ns: int
 ) -> tuple[int, ...]:
     """Per joint: since when its load is above the limit, 0 if it is not. Grippers stall by design."""
+    most = config.load
+    if max(joint.load) <= most and min(joint.load) >= -most:
+        return (0,) * len(since_ns)
     return tuple(
-        (since or now_ns) if abs(load) > config.load and not gripper else 0
+        (since or now_ns) if abs(load) > most and not gripper else 0
         for load, since, gripper in zip(joint.load, since_ns, config.gripper, strict=True)
     )
 
@@ -231,7 +248,9 @@ def stalled_since(
     now_ns: int,
 ) -> tuple[int, ...]:
     """Per joint: since when it stands still although its target is held back by the lead cap, else 0."""
-    held = {name for name, reason in clamped if reason == "lead"}
+    held = {name for name, reason in clamped if reason == "lead"} if clamped else None
+    if not held:
+        return (0,) * len(since_ns)
     return tuple(
         (since or now_ns) if name in held and abs(velocity) < 0.01 * limit else 0
         for name, velocity, limit, since in zip(
@@ -242,11 +261,21 @@ def stalled_since(
 
 def check_since(code: str, since_ns: Sequence[int], config: CoreConfig, now_ns: int) -> Violation | None:
     """A joint overloaded or stalled for longer than the robot file's `load_ms`."""
-    for since, name in zip(since_ns, config.joint_names, strict=True):
+    for since, name in zip(since_ns, config.joint_names, strict=True) if any(since_ns) else ():
         if since and now_ns - since > config.load_ns:
             return Violation(code, f"{name} for {(now_ns - since) / 1e6:.0f} ms")
     return None
 
 
 def check_first(begins: Sequence[float], commanded: Sequence[float], config: CoreConfig) -> Violation | None:
+    """The first chunk of a task begins close to where the arm is commanded to be. Grippers may be anywhere."""
+    for name, first, now, most, gripper in zip(
+        config.joint_names, begins, commanded, config.lead, config.gripper, strict=True
+    ):
+        if not gripper and not abs(first - now) <= most:
+            return Violation(
+                "chunk_far",
+                f"the first chunk begins with {name} at {first:.3f}, {abs(first - now):.3f} from where it is; "
+                f"allowed are {most:.3f}",
+            )
     return None
