@@ -259,10 +259,37 @@ def stalled_since(
     )
 
 
-def check_since(code: str, since_ns: Sequence[int], config: CoreConfig, now_ns: int) -> Violation | None:
-    """A joint overloaded or stalled for longer than the robot file's `load_ms`."""
-    for since, name in zip(since_ns, config.joint_names, strict=True) if any(since_ns) else ():
-        if since and now_ns - since > config.load_ns:
+def overcurrent_since(
+    joint: JointState, since_ns: Sequence[int], config: CoreConfig, now_ns: int
+) -> tuple[int, ...]:
+    """Per joint: since when its motor draws more current than it may, else 0. Grippers have their own."""
+    most = config.current_a
+    if most is None or max(map(abs, joint.current_a)) <= most:
+        return (0,) * len(since_ns)
+    return tuple(
+        (since or now_ns) if abs(current) > most and not gripper else 0
+        for current, since, gripper in zip(joint.current_a, since_ns, config.gripper, strict=True)
+    )
+
+
+def gripping_since(
+    joint: JointState, since_ns: Sequence[int], config: CoreConfig, now_ns: int
+) -> tuple[int, ...]:
+    """Per joint: since when a gripper presses harder than it may, else 0."""
+    return tuple(
+        (since or now_ns) if grip is not None and abs(load) > grip[0] else 0
+        for load, since, grip in zip(joint.load, since_ns, config.grip, strict=True)
+    )
+
+
+def check_since(
+    code: str, since_ns: Sequence[int], most_ns: Sequence[int], config: CoreConfig, now_ns: int
+) -> Violation | None:
+    """A joint of which something has been true for longer than it may."""
+    if not any(since_ns):
+        return None
+    for name, since, most in zip(config.joint_names, since_ns, most_ns, strict=True):
+        if since and now_ns - since > most:
             return Violation(code, f"{name} for {(now_ns - since) / 1e6:.0f} ms")
     return None
 
@@ -270,12 +297,12 @@ def check_since(code: str, since_ns: Sequence[int], config: CoreConfig, now_ns: 
 def check_first(begins: Sequence[float], commanded: Sequence[float], config: CoreConfig) -> Violation | None:
     """The first chunk of a task begins close to where the arm is commanded to be. Grippers may be anywhere."""
     for name, first, now, most, gripper in zip(
-        config.joint_names, begins, commanded, config.lead, config.gripper, strict=True
+        config.joint_names, begins, commanded, config.first_step, config.gripper, strict=True
     ):
         if not gripper and not abs(first - now) <= most:
             return Violation(
                 "chunk_far",
-                f"the first chunk begins with {name} at {first:.3f}, {abs(first - now):.3f} from where it is; "
-                f"allowed are {most:.3f}",
+                f"the first chunk begins with {name} at {first:.3f}, {abs(first - now):.3f} from where it is "
+                f"commanded to be; allowed are {most:.3f}",
             )
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ...drivers.robots.schema import Robot
 from ...drivers.units import JointUnits
@@ -27,6 +28,8 @@ class CoreConfig:
     """Targets are clamped to `low + margin .. high - margin`."""
     kinematic: KinematicLimits
     lead: tuple[float, ...]
+    first_step: tuple[float, ...]
+    """How far from the commanded pose the first chunk of a task may begin."""
     following_error: tuple[float, ...]
     start_pose: tuple[float, ...]
     park_pose: tuple[float, ...]
@@ -44,10 +47,16 @@ class CoreConfig:
     temperature_c: float
     load: float
     load_ns: int
+    current_a: float | None
+    """Most current of a motor that moves a joint; None: not checked."""
+    current_ns: int
+    grip: tuple[tuple[float, int] | None, ...]
+    """Per joint: load that a gripper may not exceed for longer than so many ns; None: not checked."""
     at_exit: str
     after_fault: str
-    stop_category: int
-    """1: a stop releases the arm once it is at rest, unless its row says otherwise."""
+    stop_category: Literal[0, 1, 2]
+    """What a stop does, unless its row says otherwise. 0: it releases the arm at once; 1: once it is at rest;
+    2: the arm holds."""
     max_starved: int
     reactions: dict[str, str] = field(default_factory=dict)
     """The robot file's choices; see `deadlines.reaction_to`."""
@@ -56,8 +65,9 @@ class CoreConfig:
         n = len(self.joint_names)
         if n == 0 or any(
             len(row) != n
-            for row in (self.gripper, self.low, self.high, self.margin, self.lead, self.following_error,
-                        self.start_pose, self.park_pose, self.kinematic.velocity)
+            for row in (self.gripper, self.low, self.high, self.margin, self.lead, self.first_step,
+                        self.following_error, self.start_pose, self.park_pose, self.kinematic.velocity,
+                        self.grip)
         ):  # fmt: skip
             raise ValueError("empty limits: every joint needs every limit")
 
@@ -95,6 +105,7 @@ def core_config(
             tuple(joint.limits.jerk for joint in joints),
         ),
         lead=tuple(joint.limits.lead for joint in joints),
+        first_step=tuple(joint.limits.lead for joint in joints),
         following_error=tuple(joint.limits.following_error for joint in joints),
         start_pose=tuple(joint.start for joint in joints),
         park_pose=tuple(joint.park for joint in joints),
@@ -111,6 +122,9 @@ def core_config(
         temperature_c=robot.health.temperature_c,
         load=robot.health.load,
         load_ns=round(robot.health.load_ms * 1e6),
+        current_a=None,
+        current_ns=round(robot.health.load_ms * 1e6),
+        grip=(None,) * len(joints),
         at_exit=robot.exit.at_exit,
         after_fault=robot.exit.after_fault,
         stop_category=robot.exit.stop_category,

@@ -9,7 +9,6 @@ which continues the commanded state of the tick before: a state from which braki
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from ...drivers.types import JointState
 from ..messages import Chunk, Phase
@@ -21,7 +20,7 @@ from .quick import replace
 from .requests import take_requests
 from .settle import at_rest, settle
 from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
-from .state import Condition, CoreState, Inbox, Note, Output, StopRecord
+from .state import Condition, CoreState, Inbox, Note, Output, StopCategory, StopRecord
 from .strategies import STRATEGIES
 from .watch import watch
 
@@ -44,7 +43,7 @@ _BUS_LOST = frozenset({"bus_lost", "bus_write_failed"})
 """After these, as after a long silence, nobody knows what the motors do, or whether they kept their
 settings."""
 _STOP_INPUT = frozenset({"stop_input", "stop_input_lost"})
-_CATEGORIES: dict[str, Literal[0, 1, 2]] = {"stop_0": 0, "stop_1": 1, "stop_2": 2}
+_CATEGORIES: dict[str, StopCategory] = {"stop_0": 0, "stop_1": 1, "stop_2": 2}
 
 
 class ControlCore:
@@ -112,21 +111,28 @@ class ControlCore:
             counters = replace(counters, superseded_chunks=counters.superseded_chunks + inbox.superseded)
         none = (0,) * len(self.config.joint_names)
         overload, stalled = state.overload_since_ns or none, state.stalled_since_ns or none
+        current, gripping = state.overcurrent_since_ns or none, state.gripping_since_ns or none
         if joint is not None:
             overload = chain.overloaded_since(joint, overload, self.config, now_ns)
             stalled = chain.stalled_since(joint, state.clamped, stalled, self.config, now_ns)
+            current = chain.overcurrent_since(joint, current, self.config, now_ns)
+            gripping = chain.gripping_since(joint, gripping, self.config, now_ns)
         return replace(
             state,
             now_ns=now_ns,
             joint=joint or state.joint,
             overload_since_ns=overload,
             stalled_since_ns=stalled,
+            overcurrent_since_ns=current,
+            gripping_since_ns=gripping,
             policy_heard_ns=now_ns if inbox.heard_policy or inbox.chunk else state.policy_heard_ns,
             supervisor_heard_ns=now_ns if inbox.heard_supervisor else state.supervisor_heard_ns,
             slots=state.slots.add(now_ns, inbox.slots_run, inbox.slots_late, inbox.slots_overrun),
             starvation=state.starvation.at(now_ns, state.starved and state.phase == Phase.RUN),
             counters=counters,
-            stop_input_ns=now_ns if any(c.code in _STOP_INPUT for c in inbox.conditions) else state.stop_input_ns,
+            stop_input_ns=now_ns
+            if any(c.code in _STOP_INPUT for c in inbox.conditions)
+            else state.stop_input_ns,
         )
 
     def _without_torque(self, state: CoreState, inbox: Inbox) -> tuple[CoreState, Output]:
@@ -153,7 +159,9 @@ class ControlCore:
         if state.quitting is not None and condition.code in _POLICY_CONDITIONS:
             return state
         # The torque is only cut where the robot file says that the arm may go limp.
-        category = max(_CATEGORIES.get(reaction, self.config.stop_category), self.config.stop_category)
+        category: StopCategory = max(
+            _CATEGORIES.get(reaction, self.config.stop_category), self.config.stop_category
+        )
         if state.latched or state.phase in (Phase.STOPPED, Phase.RELEASED):
             if condition.code not in state.seen:
                 notes.append(Note("also", f"{condition.code}: {condition.text}"))
@@ -165,7 +173,7 @@ class ControlCore:
         state = replace(state, phase=Phase.STOPPING, stop=record, execution=None, goal=None, seen=seen)
         return self._let_go(state, notes) if category == 0 else state
 
-    def _escalate(self, state: CoreState, category: Literal[0, 1, 2], notes: list[Note]) -> CoreState:
+    def _escalate(self, state: CoreState, category: StopCategory, notes: list[Note]) -> CoreState:
         """What goes wrong during a stop may ask for a lower category; never for a higher one."""
         stop = state.stop
         if stop is None or category >= stop.category or state.phase == Phase.RELEASED:

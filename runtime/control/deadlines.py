@@ -61,7 +61,9 @@ REACTIONS: dict[str, Reaction] = {
         "stop", "a chunk with the wrong shape, order, stamps or values that are not finite"
     ),
     "chunk_stale": Reaction("stop", "a chunk rests on an observation older than allowed"),
-    "chunk_far": Reaction("stop", "the first chunk of a task begins far from where the arm is commanded to be"),
+    "chunk_far": Reaction(
+        "stop", "the first chunk of a task begins far from where the arm is commanded to be"
+    ),
     "policy_silent": Reaction("stop", "no chunk and no heartbeat of the policy process"),
     "policy_lost": Reaction("stop", "the policy process ended"),
     "supervisor_silent": Reaction("stop", "no message of the supervisor"),

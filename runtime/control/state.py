@@ -12,6 +12,7 @@ from .executor import Execution, Target
 from .smoother import Motion
 
 Finish = Literal["release", "hold"]
+StopCategory = Literal[0, 1, 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class StopRecord:
     text: str
     at_ns: int
     latched: bool
-    category: Literal[0, 1, 2] = 2
+    category: StopCategory = 2
     """IEC 60204-1. 2: the arm holds with torque on; 1: released once at rest; 0: released at once."""
 
 

@@ -40,10 +40,15 @@ def watch(state: CoreState, config: CoreConfig, now_ns: int, joint: JointState |
             )
         )
     if joint is not None and state.motion is not None:
+        n = len(config.joint_names)
+        load_ns, current_ns = (config.load_ns,) * n, (config.current_ns,) * n
+        grip_ns = tuple([grip[1] if grip is not None else 0 for grip in config.grip])
         for violation in (
             chain.check_health(joint, config),
-            chain.check_since("load", state.overload_since_ns, config, now_ns),
-            chain.check_since("stalled", state.stalled_since_ns, config, now_ns),
+            chain.check_since("load", state.overload_since_ns, load_ns, config, now_ns),
+            chain.check_since("stalled", state.stalled_since_ns, load_ns, config, now_ns),
+            chain.check_since("current", state.overcurrent_since_ns, current_ns, config, now_ns),
+            chain.check_since("gripper_force", state.gripping_since_ns, grip_ns, config, now_ns),
             chain.check_following(joint, state.motion.position, config),
         ):
             if violation is not None:

@@ -23,6 +23,11 @@ ADVICE: tuple[Advice, ...] = (
         "the camera and its server: a live sensor never repeats a picture exactly; restart them",
     ),
     Advice(
+        ("black_camera",),
+        "a cap on the lens, something before it, the light, the exposure: all parts of the picture look the "
+        "same",
+    ),
+    Advice(
         ("joint_state_stale",),
         "motor power, the cables of the daisy chain, another program on the port, the adapter's latency "
         "timer (1 ms)",
@@ -56,12 +61,26 @@ ADVICE: tuple[Advice, ...] = (
         "the text says what is wrong: shape or step, export the bundle again; stamps, the camera's clock",
     ),
     Advice(
-        ("following_error", "stalled", "not_reached", "load"),
+        ("following_error", "stalled", "not_reached", "load", "current"),
         "what blocks the joint that is named; a weak supply; the gains",
     ),
     Advice(
         ("motor_fault", "temperature"),
         "the motor that is named: let it cool, free the joint, check the supply, then switch it off and on",
+    ),
+    Advice(("gripper_force",), "what the gripper holds; its `grip` and torque limit in the robot file"),
+    Advice(
+        ("chunk_far",),
+        "the policy begins where the arm is not: another robot or calibration, other units or joint order, "
+        "another start pose than in its training; `first_step` in the robot file",
+    ),
+    Advice(
+        ("workspace", "self_collision", "table_collision", "tool_speed"),
+        "where the policy was driving the arm; `body` and its clearances in the robot file",
+    ),
+    Advice(
+        ("stop_input", "stop_input_lost"),
+        "the stop button: who pressed it, its plug, its cable; then release it",
     ),
     Advice(("voltage",), "the motors' supply: its voltage under load, its cables and plugs"),
     Advice(("position_limit", "stopping_distance"), "the policy drives against a limit"),

@@ -24,6 +24,8 @@ def config(**changes: object) -> CoreConfig:
         margin=(0.01, 0.01, 0.5),
         kinematic=KinematicLimits((2.0, 2.0, 300.0), (15.0, 15.0, 2000.0), (300.0, 300.0, 40000.0)),
         lead=(0.3, 0.3, 101.0),
+        # Most tests are not about how a task begins.
+        first_step=(10.0, 10.0, 200.0),
         following_error=(0.4, 0.4, 102.0),
         start_pose=(0.0, 0.0, 0.0),
         park_pose=(0.0, -0.5, 0.0),
@@ -39,6 +41,9 @@ def config(**changes: object) -> CoreConfig:
         temperature_c=65.0,
         load=0.9,
         load_ns=500 * MS,
+        current_a=None,
+        current_ns=500 * MS,
+        grip=(None, None, None),
         at_exit="park_release",
         after_fault="hold_energised",
         stop_category=2,
