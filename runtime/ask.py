@@ -92,9 +92,26 @@ def ask(args: argparse.Namespace) -> int:
 
 def _connect(args: argparse.Namespace) -> tuple[list[Line], list[str]]:
     """Those who listen, and why others could not be asked. A socket that nobody listens to is no problem."""
+    if args.endpoint is not None:
+        return _open([args.endpoint.absolute()])
+    if args.arm is None:
+        return _open(found())
+    lines, problems = _open(found(args.arm))
+    if lines:
+        return lines, problems
+    # An adapter that was unplugged meanwhile has another name now.
+    others, problems = _open(found())
+    for line in others:
+        if _about(line).get("arm") == args.arm:
+            lines.append(line)
+        else:
+            line.__exit__()
+    return lines, problems
+
+
+def _open(paths: list[Path]) -> tuple[list[Line], list[str]]:
     lines: list[Line] = []
     problems: list[str] = []
-    paths = [args.endpoint.absolute()] if args.endpoint is not None else found(args.arm)
     for path in paths:
         try:
             lines.append(Line(path, LOOK_S))
@@ -120,12 +137,21 @@ def _nobody(args: argparse.Namespace, problems: list[str]) -> str:
 def _several(lines: list[Line]) -> str:
     rows = []
     for line in lines:
-        try:
-            answer = line.ask("status", LOOK_S)
-            rows.append(f"  --arm {answer['arm']}  ({answer['stage']}, process {answer['pid']}, {line.path})")
-        except (NoAnswer, KeyError):
+        about = _about(line)
+        if "arm" in about:
+            what = f"{about.get('stage')}, process {about.get('pid')}, {line.path}"
+            rows.append(f"  --arm {about['arm']}  ({what})")
+        else:
             rows.append(f"  --endpoint {line.path}  (does not answer)")
     return "\n".join(["several runs are going on; say which with --arm URL or --endpoint PATH:", *rows])
+
+
+def _about(line: Line) -> dict[str, Any]:
+    """What a run says of itself; nothing where it does not answer."""
+    try:
+        return line.ask("status", LOOK_S)
+    except NoAnswer:
+        return {}
 
 
 def _say(args: argparse.Namespace, code: AskCode, answer: dict[str, Any]) -> int:

@@ -17,6 +17,9 @@ CONTROL_S = 2.0
 """How long an answer waits for control, which ticks many times a second."""
 CAMERAS_S = 10.0
 """How long the answer to a reset waits for the cameras that are opened anew."""
+ALWAYS = ("stop", "quit")
+MOST_A_SECOND = 20
+"""Other commands that are looked at; what is asked for on top of it is refused."""
 _SECOND = 1_000_000_000
 
 
@@ -48,6 +51,9 @@ class Desk:
         self._note = note
         self._recording = recording
         self._waiting: list[_Waiting] = []
+        self._second_ns = 0
+        self._count = 0
+        """Commands since `_second_ns`."""
 
     def turn(self, now_ns: int) -> None:
         """Takes what was asked, answers what is due. Does not block."""
@@ -83,18 +89,27 @@ class Desk:
         if name == "status":
             self._answer(request, True, "", now_ns)
             return
+        if name not in ALWAYS and self._too_many(now_ns):
+            self._answer(request, False, f"more than {MOST_A_SECOND} commands in a second", now_ns)
+            return
         by = f"process {request.pid} of user {request.uid}"
         outcome = self._sequence.ask(name, now_ns, by)
         refusal = outcome.refusal
         if not refusal and Save() in outcome.actions and not self._recording:
             refusal = "nothing is recorded in this run"
-        if not refusal:
+        if not refusal and outcome.actions:
             self._note("asked", f"{name}, by {by}")
         self._do(list(outcome.actions))
         if not refusal and outcome.awaits:
             self._waiting.append(_Waiting(request, outcome, now_ns))
         else:
             self._answer(request, not refusal, refusal or outcome.text, now_ns)
+
+    def _too_many(self, now_ns: int) -> bool:
+        if now_ns - self._second_ns >= _SECOND:
+            self._second_ns, self._count = now_ns, 0
+        self._count += 1
+        return self._count > MOST_A_SECOND
 
     def _verdict(self, waiting: _Waiting, now_ns: int) -> tuple[bool, str] | None:
         """Whether it was done, and what came of it; None while that is not known."""
@@ -111,6 +126,9 @@ class Desk:
             return False, f"{said.code}: {said.text}"
         if said.code != "reset":
             return True, f"{waiting.outcome.text}: {said.text}"
+        latched = self._sequence.verdict.latched
+        if latched:
+            return False, f"it was reset, and stopped again: {latched}"
         if self._sequence.policy_asked and waited_s <= CAMERAS_S:
             return None
         ready = "" if self._sequence.policy_ready else "; the policy process is not ready"

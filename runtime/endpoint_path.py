@@ -19,7 +19,7 @@ def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Where endpoints may lie; a run puts its own into the first."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     # The specification: a relative path is invalid and must be ignored.
-    own = [Path(runtime) / "holdfast"] if runtime.startswith("/") else []
+    own = [Path(runtime) / "holdfast"] if runtime.startswith("/") and Path(runtime).is_dir() else []
     return [*own, state_folder() / "endpoints"]
 
 

@@ -152,8 +152,8 @@ class Sequence:
         return Outcome()
 
     def _protective_stop(self, now_ns: int, by: str) -> Outcome:
-        if self.stage == Stage.STOPPED:
-            return Outcome(text=f"the arm is stopped already: {self.verdict.stops[-1]}")
+        if self.verdict.latched:
+            return Outcome(text=f"the arm is stopped already: {self.verdict.latched}")
         if self.stage == Stage.STARTING:
             # Nobody who asked for a stop shall see the arm begin to move.
             self.verdict.refuse(f"{by} asked for a stop before torque was given")

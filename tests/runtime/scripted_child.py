@@ -9,10 +9,11 @@ import argparse
 import json
 import sys
 import time
+from typing import Any
 
 from holdfast.runtime.channel import Channel, ChannelClosed
 from holdfast.runtime.histogram import Recorder
-from holdfast.runtime.messages import Arm, Event, Message, Phase, Quit, Snapshot, Stop
+from holdfast.runtime.messages import Arm, Event, Message, Phase, Quit, Reset, Snapshot, Stop
 
 
 def main() -> int:
@@ -30,14 +31,15 @@ def main() -> int:
     if settings.get("refuse"):
         say(channel, "refused", settings["refuse"])
         return 3
+    time.sleep(settings.get("late_s", 0))
     say(channel, "connected" if args.role == "control" else "ready", "{}")
     try:
-        return serve(channel)
+        return serve(channel, args.role, settings)
     except ChannelClosed:
         return 0
 
 
-def serve(channel: Channel) -> int:
+def serve(channel: Channel, role: str, settings: dict[str, Any]) -> int:
     recorder = Recorder("tick")
     while True:
         channel.wait(0.05)
@@ -50,10 +52,20 @@ def serve(channel: Channel) -> int:
                 channel.send(recorder.message())
                 say(channel, "released", "torque is off")
                 return 0
-            answer(channel, envelope.message)
+            if isinstance(envelope.message, Reset) and settings.get("reset"):
+                # What it says instead of agreeing; "-": nothing.
+                code, _, text = settings["reset"].partition("|")
+                if code != "-":
+                    say(channel, code, text)
+            elif isinstance(envelope.message, Reset):
+                say(channel, "reset" if role == "control" else "ready", "the latched stop was reset")
+            else:
+                answer(channel, envelope.message)
 
 
 def answer(channel: Channel, message: Message) -> None:
+    if isinstance(message, Arm) and message.return_to_start:
+        say(channel, "arming", "moving to the start pose")
     if isinstance(message, Arm):
         say(channel, "running" if message.follow else "at_start", f"task {message.task_id}")
     elif isinstance(message, Stop):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from holdfast.drivers.simulated.launch import Simulator, start_simulator
-from holdfast.runtime.ask import Line
 
 from .rig import VlaRun, arm_options, assert_still
 from .tiny_bundle import write_tiny_bundle
