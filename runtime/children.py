@@ -62,7 +62,8 @@ def spawn_children(
 ) -> dict[Child, ChildProcess]:
     """Starts control, then policy, connected to each other and to us.
 
-    `configs`: the JSON document that each gets on its standard input. Raises `OSError` when a program
+    `configs`: the JSON document that each gets on its standard input, and there the number of this process,
+    whose death they watch. Raises `OSError` when a program
     cannot be started; what was started before is ended then.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def spawn_children(
                 name,
                 [*commands[name], "--supervisor-fd", str(theirs.fileno()), peer_option, str(peer.fileno())],
                 (theirs.fileno(), peer.fileno()),
-                json.dumps(configs[name]).encode(),
+                json.dumps({**configs[name], "parent": os.getpid()}).encode(),
                 Channel(ours, session),
                 log_dir / f"{name}-{os.getpid()}.log",
             )

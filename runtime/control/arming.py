@@ -31,6 +31,8 @@ class Options:
     table: Callable[[Sequence[float]], GateTable]
     """The gate's table for the measured resting position."""
     budgets: Budgets = field(default_factory=Budgets)
+    parent: int = 0
+    """The process of the supervisor, whose death is watched; 0: it is not."""
 
 
 class Torque:

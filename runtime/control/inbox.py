@@ -8,8 +8,10 @@ from typing import Literal
 from ..channel import Channel, ChannelClosed
 from ..envelope import Envelope
 from ..messages import Arm, Chunk, Fault, Heartbeat, MessageError, Quit, Reset, Stop
+from ..parent import ending, orphaned
 from .clock import Wake
 from .state import Condition, Inbox
+from .stop_inputs import Polled
 
 
 @dataclass(slots=True)
@@ -45,18 +47,28 @@ class Requests:
 class Inboxes:
     """Drains both channels at every tick; of several chunks the newest counts."""
 
-    def __init__(self, supervisor: Channel, policy: Channel, closed: set[str]) -> None:
+    def __init__(self, supervisor: Channel, policy: Channel, closed: set[str], parent: int = 0) -> None:
+        """`parent`: the supervisor's process, which must have started this one; 0: it is not watched."""
         self._supervisor = supervisor
         self._policy = policy
         self._closed = closed
+        self._parent = parent
         self.chunk_sent_ns = 0
         """When the newest chunk was sent."""
 
-    def collect(self, wake: Wake, pending: list[Condition], terminated: bool) -> Inbox:
-        """`pending`: conditions noticed since the last tick. `terminated`: a signal asked control to end."""
+    def collect(
+        self, wake: Wake, pending: list[Condition], terminated: bool, polled: Polled | None = None
+    ) -> Inbox:
+        """`pending`: conditions noticed since the last tick. `terminated`: a signal asked control to end.
+        `polled`: what the stop and reset inputs say."""
+        polled = polled or Polled()
         from_policy, conditions = self._receive("policy", self._policy)
         from_supervisor, more = self._receive("supervisor", self._supervisor)
-        requests = Requests(conditions=[*pending, *conditions, *more])
+        if self._parent_lost(any(condition.code == "policy_lost" for condition in conditions)):
+            self._closed.add("supervisor")
+            more = [*more, Condition("supervisor_lost", "the supervisor process has died")]
+        # The supervisor's death takes the policy process with it, which is then no reason of its own.
+        requests = Requests(conditions=[*pending, *polled.conditions, *more, *conditions])
         chunk: Chunk | None = None
         superseded = 0
         for envelope in from_policy:
@@ -80,7 +92,7 @@ class Inboxes:
             superseded=superseded,
             arm=requests.arm,
             stop=requests.stop,
-            reset=requests.reset,
+            reset=requests.reset or polled.reset,
             quit=requests.quit,
             heard_policy=bool(from_policy),
             heard_supervisor=bool(from_supervisor),
@@ -89,6 +101,11 @@ class Inboxes:
             slots_late=wake.missed_late,
             slots_overrun=wake.missed_overrun,
         )
+
+    def _parent_lost(self, policy_lost: bool) -> bool:
+        if not self._parent or "supervisor" in self._closed:
+            return False
+        return orphaned(self._parent) or (policy_lost and ending(self._parent))
 
     def _receive(self, name: str, channel: Channel) -> tuple[list[Envelope], list[Condition]]:
         if name in self._closed:

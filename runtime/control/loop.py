@@ -23,11 +23,15 @@ from .gate import FeetechGate, GateDenied
 from .inbox import Inboxes
 from .latch import UNFINISHED, LatchFile
 from .state import Condition, CoreState, Finish, Inbox, Note
+from .stop_inputs import StopInputs
 from .telemetry import Telemetry
+from .watchdog import Watchdog, WatchdogError
 
 ARMING_READS = 20
 MAX_FAILED_WRITES = 3
 """So many setpoints in a row that could not be sent are a stop; the motors hold the last one meanwhile."""
+RELEASE_AGAIN_NS = 100_000_000
+"""A release that failed is tried again after this time, for as long as control runs."""
 MAX_ERRORS = 3
 """So many ticks in a row that fail by an error of our own end the process; the motors hold."""
 
@@ -46,6 +50,8 @@ class ControlLoop:
         options: Options,
         clock: Callable[[], int] = time.monotonic_ns,
         flight: ControlRecorder | None = None,
+        stop_inputs: StopInputs | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.core = core
         self.arm = arm
@@ -55,11 +61,13 @@ class ControlLoop:
         self.state = CoreState()
         self.telemetry = Telemetry(supervisor, policy, clock, options.budgets)
         self.torque = Torque(arm, gate, latch, options, core.config)
+        self.stop_inputs = stop_inputs or StopInputs()
+        self.watchdog = watchdog
         self.crashed = False
         """Whether an error of our own ended the run."""
         self.release_failed = False
         """Whether motors may hold torque although they should not."""
-        self._inboxes = Inboxes(supervisor, policy, self.telemetry.closed)
+        self._inboxes = Inboxes(supervisor, policy, self.telemetry.closed, options.parent)
         self._clock = clock
         self.flight = flight or ControlRecorder()
         self._grid = Grid(core.config.dt_ns, clock)
@@ -68,6 +76,9 @@ class ControlLoop:
         self._failed_writes = 0
         self._errors = 0
         self._terminated = False
+        self._letting_go = False
+        """Whether the core has asked for torque off, and some motors may still hold it."""
+        self._release_tried_ns = 0
 
     def terminate(self) -> None:
         """For the signal handler: stop, then leave the arm as after a fault."""
@@ -94,7 +105,8 @@ class ControlLoop:
         telemetry.stages.add("wake_late", wake.late_ns)
         telemetry.rates.tick(wake.wake_ns)
         joint = self._read()
-        inbox = self._inboxes.collect(wake, self._pending, self._terminated)
+        polled = self.stop_inputs.poll()
+        inbox = self._inboxes.collect(wake, self._pending, self._terminated, polled)
         if self._may_arm(inbox):
             self._energise(joint)
             # The slots that passed meanwhile, and before, are no misses of this run.
@@ -108,20 +120,25 @@ class ControlLoop:
         self.flight.tick(wake, before, seen, inbox, self.state, output)
         if output.setpoint is not None and self.torque.on:
             self._write(output.setpoint)
+        # Before anything that may take time: letting go may be what the arm needs most.
+        released = self._let_go(output.release)
         now = self._clock()
         if output.new_chunk_id and inbox.chunk is not None:
             telemetry.chunk_used(inbox.chunk, self._inboxes.chunk_sent_ns, wake, now)
-        for note in output.notes:
+        for note in (*polled.notes, *output.notes):
             telemetry.report(note)
             self._remember(note)
-        if output.release:
-            self._release()
+        for note in released:
+            telemetry.report(note)
+        self._feed(now)
         self._pending += telemetry.tick_done(self.state, self._measured, now)
         self.flight.keyframe(self.state, now)
         problem = self.flight.take_problem()
         if problem:
             telemetry.report(Note("recorder", problem))
         telemetry.stages.add("tick", self._clock() - wake.wake_ns)
+        if inbox.reset and self.stop_inputs.any_lost and self.state.phase == Phase.STOPPED:
+            self._reopen_inputs()
         return output.finish
 
     def _may_arm(self, inbox: Inbox) -> bool:
@@ -182,6 +199,7 @@ class ControlLoop:
             joint = joint or self._read()
         if joint is None:
             raise Refused("no complete joint state at the moment of arming; try again")
+        self._start_watchdog()
         joint = self.torque.switch_on(joint)
         self.state = self.core.energised(self.state, joint, self._clock())
         self.flight.state(self.state, self._clock())
@@ -190,15 +208,60 @@ class ControlLoop:
         self._grid.restart()
         self.telemetry.armed(self._clock())
 
+    def _let_go(self, asked: bool) -> list[Note]:
+        """Torque off where the core asks for it; tried again until every motor has answered. What is to be
+        said about it."""
+        self._letting_go |= asked
+        now = self._clock()
+        if not self._letting_go or (not asked and now - self._release_tried_ns < RELEASE_AGAIN_NS):
+            return []
+        problem = self.torque.switch_off()
+        self._release_tried_ns = self._clock()
+        if problem is None:
+            self._letting_go = False
+            if not self.release_failed:
+                return []
+            self.release_failed = False
+            if self.state.stop is not None:
+                self._keep(self.state.stop.code, self.state.stop.text)
+            return [Note("released", "torque is off, after all")]
+        return self._release_problem(problem)
+
+    def _release_problem(self, problem: str) -> list[Note]:
+        if self.release_failed:
+            return []
+        self.release_failed = True
+        self._keep("release_failed", problem)
+        return [Note("release_failed", f"some motors may still hold torque: {problem}")]
+
+    def _feed(self, now_ns: int) -> None:
+        if self.watchdog is None:
+            return
+        try:
+            self.watchdog.feed(now_ns)
+        except OSError as error:
+            # The computer is about to be reset: better at rest.
+            text = f"the watchdog {self.watchdog.path} cannot be fed: {error.strerror}"
+            self._pending.append(Condition("internal", text))
+
+    def _reopen_inputs(self) -> None:
+        """May block: the arm stands, and the slots that pass are no misses."""
+        for note in self.stop_inputs.reopen():
+            self.telemetry.report(note)
+        self._grid.restart()
+
     def _remember(self, note: Note) -> None:
         """Keeps the stop's reason in the latch file, once the arm is at rest: storage may be slow. That the
         run has not ended well stands there since arming."""
         stop = self.state.stop
         accepted = note.code == "reset" and stop is None
-        if not self.options.dry_run and (note.code == "stopped" or accepted):
+        if note.code == "stopped" or accepted:
             self._keep(*((stop.code, stop.text) if stop else UNFINISHED))
 
     def _keep(self, code: str, text: str) -> None:
+        if self.options.dry_run:
+            # Nothing has moved: the next start has nothing to ask about.
+            return
         try:
             self.latch.note(code, text, self.options.arm_url)
         except OSError as error:
@@ -222,7 +285,7 @@ class ControlLoop:
             self.flight.tick(None, now, None, inbox, self.state, output)
             if output.setpoint is not None and self.torque.on:
                 self.arm.command(output.setpoint)
-            for note in output.notes:
+            for note in (*self._let_go(output.release), *output.notes):
                 self.telemetry.report(note)
             going_on = self._errors < MAX_ERRORS or self.state.phase == Phase.STOPPING
         except Exception:  # noqa: BLE001 - nothing is left that could bring the arm to rest
@@ -235,18 +298,15 @@ class ControlLoop:
         return "hold"
 
     def _release(self) -> None:
-        problem = self.torque.switch_off()
-        if problem is not None:
-            self.release_failed = True
-            self._keep("release_failed", problem)
-            self.telemetry.report(Note("release_failed", f"some motors may still hold torque: {problem}"))
+        for note in self._let_go(True):
+            self.telemetry.report(note)
 
     def _leave(self, finish: Finish) -> Finish:
         report = self.telemetry.report
         if self.state.motion is not None and self.options.dry_run:
             report(Note("released", "dry run: torque was not touched"))
         elif self.state.motion is not None or self.torque.on:
-            if finish == "release":
+            if finish == "release" or self._letting_go:
                 self._release()
             if self.torque.on or self.release_failed:
                 unknown = "whether the motors hold is not known: they were silent or could not be released"
@@ -258,5 +318,23 @@ class ControlLoop:
                 with contextlib.suppress(OSError):
                     # If it stays, the next start asks for --reset: the safe side.
                     self.latch.clear()
+        self._stop_watchdog()
         self.telemetry.last_words(self.state, self._measured)
         return finish
+
+    def _start_watchdog(self) -> None:
+        if self.watchdog is None or self.options.dry_run:
+            return
+        try:
+            text = self.watchdog.open(self._clock())
+        except WatchdogError as error:
+            raise Refused(str(error)) from error
+        self.telemetry.report(Note("guard", f"watchdog: {text}"))
+
+    def _stop_watchdog(self) -> None:
+        if self.watchdog is None:
+            return
+        try:
+            self.watchdog.close(orderly=not self.crashed)
+        except OSError as error:
+            self.telemetry.report(Note("watchdog", f"it could not be stopped: {error.strerror}"))

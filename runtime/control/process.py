@@ -25,10 +25,11 @@ from ...drivers.units import JointUnits
 from ..budgets import Budgets, limits_ns
 from ..channel import Channel, ChannelClosed
 from ..messages import Event
+from ..parent import orphaned, signal_at_parents_death
 from ..recorder.in_control import ControlRecorder
 from . import chain, realtime
 from .arming import Options, Refused
-from .config import core_config
+from .config import CoreConfig, core_config
 from .core import ControlCore
 from .deadlines import START_PERCENT, START_TOLERANCE, SUPERVISOR_SILENCE_NS, WINDOW_NS
 from .gate import FeetechGate
@@ -36,6 +37,8 @@ from .gate_table import feetech_table
 from .latch import LatchFile
 from .loop import ControlLoop
 from .state import Note
+from .stop_inputs import StopInputs
+from .watchdog import Watchdog
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,13 @@ class Settings:
     """Where recordings are written to; control does that only where the supervisor has died."""
     budgets_ms: dict[str, float] = field(default_factory=dict)
     """Stage -> what it may take."""
+    stop_inputs: list[str] = field(default_factory=list)
+    reset_inputs: list[str] = field(default_factory=list)
+    """As `input_spec.parse_input` reads them."""
+    watchdog: str | None = None
+    """The device of the computer's own watchdog; None: none is used."""
+    parent: int | None = None
+    """The process of the supervisor; None: whoever started this one."""
 
     @classmethod
     def read(cls, text: str) -> Settings:
@@ -97,10 +107,26 @@ def guards(loop: ControlLoop) -> list[str]:
     rows.append(f"reactions: the table{f', but {chosen} (robot file)' if chosen else ''}")
     rows.append(f"supervisor: silence of {SUPERVISOR_SILENCE_NS / 1e6:g} ms, end of its channel")
     rows.append(f"stop: category {config.stop_category}, latched in {loop.latch.path}")
+    rows += loop.stop_inputs.guards()
+    rows.append(f"motor watchdog: none (lead caps the travel at {_leads(config)})")
+    rows.append(_watchdog_row(loop))
     if arm.guard is not gate:
         raise Refused("the gate is not attached to the motor bus")
     rows.append(f"gate: {type(gate).__name__}, phase {gate.phase.value}")
     return rows
+
+
+def _leads(config: CoreConfig) -> str:
+    """How far ahead of where it is a joint is sent, at most."""
+    pairs = zip(config.lead, config.gripper, strict=True)
+    return ", ".join(sorted({f"{lead:g} rad" for lead, gripper in pairs if not gripper}))
+
+
+def _watchdog_row(loop: ControlLoop) -> str:
+    if loop.watchdog is None:
+        return "watchdog: none (--watchdog)"
+    when = "not in a dry run" if loop.options.dry_run else "started with the torque"
+    return f"watchdog: {loop.watchdog.path}, {when}"
 
 
 def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channel) -> ControlLoop:
@@ -125,6 +151,7 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
         start_tolerance=tuple(START_PERCENT if j.gripper else START_TOLERANCE for j in robot.joints),
         table=lambda resting: feetech_table(robot, units, resting, write_gains=settings.write_gains),
         budgets=Budgets(limits_ns(settings.budgets_ms), robot.control.max_over_budget_fraction),
+        parent=settings.parent or os.getppid(),
     )
     return ControlLoop(
         ControlCore(config),
@@ -135,6 +162,8 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
         LatchFile.of(Path(settings.state_dir), settings.arm),
         options,
         flight=flight,
+        stop_inputs=StopInputs(settings.stop_inputs, settings.reset_inputs),
+        watchdog=Watchdog(settings.watchdog) if settings.watchdog else None,
     )
 
 
@@ -154,6 +183,9 @@ def _connect(settings: Settings, loop: ControlLoop) -> realtime.RealTime | None:
     if bad:
         rows = "; ".join(f"{r.name}: expected {r.expected}, found {r.actual}. {r.fix}" for r in bad)
         raise Refused(f"the arm does not match its robot file and calibration: {rows}")
+    loop.stop_inputs.open()
+    if loop.watchdog is not None:
+        loop.watchdog.check()
     result = _set_up_real_time(settings, loop)
     for text in guards(loop):
         loop.telemetry.report(Note("guard", text))
@@ -185,6 +217,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--supervisor-fd", type=int, required=True)
     parser.add_argument("--policy-fd", type=int, required=True)
     options = parser.parse_args(argv)
+    # Its handler does nothing: whatever blocks returns, and the next tick sees that the parent is gone.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal_at_parents_death(signal.SIGUSR1)
     settings = Settings.read(sys.stdin.read())
     # A run is ended by the supervisor; Ctrl-C at the terminal reaches only that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,7 +230,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
     """From connecting to the exit code."""
-    parent = os.getppid()
+    parent = settings.parent or os.getppid()
+    if orphaned(parent):
+        return 3
     try:
         loop = _build(settings, load_robot(settings.robot), supervisor, policy)
     except DriverError as error:
@@ -207,10 +244,14 @@ def run(settings: Settings, supervisor: Channel, policy: Channel) -> int:
         loop.run()
     except (Refused, DriverError) as error:
         _refuse(supervisor, str(error))
+        if loop.watchdog is not None:
+            with contextlib.suppress(OSError):
+                loop.watchdog.close(orderly=True)
         return 4 if loop.torque.doubtful else 3
     finally:
         loop.arm.close()
-        if settings.recordings and loop.flight.on and os.getppid() != parent:
+        loop.stop_inputs.close()
+        if settings.recordings and loop.flight.on and orphaned(parent):
             # The supervisor has died: nobody else is left to keep the recording.
             code = loop.state.stop.code if loop.state.stop else "supervisor_lost"
             print(f"recording: {loop.flight.inherit(Path(settings.recordings), code)}", file=sys.stderr)

@@ -54,3 +54,5 @@ class PolicyConfig(BaseModel):
     max_over_budget_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     rings: str | None = None
     """The folder of this run for the flight recorder; None: nothing is recorded."""
+    parent: int | None = None
+    """The process of the supervisor; None: whoever started this one."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +33,7 @@ from ..bundle.reading import load_bundle
 from ..channel import Channel, ChannelClosed, capacity
 from ..exit_codes import ExitCode
 from ..messages import Event, Phase, State
+from ..parent import orphaned, signal_at_parents_death
 from ..recorder.in_policy import PolicyRecorder
 from .action_space import ActionSpace, ActionSpaceError, NonFiniteAction
 from .cameras_in import Cameras, FrameLimits
@@ -67,7 +70,11 @@ def main() -> int:
     parser.add_argument("--supervisor-fd", type=int, required=True)
     parser.add_argument("--control-fd", type=int, required=True)
     args = parser.parse_args()
+    # Also in the middle of an inference that takes minutes: nobody is left who would end it.
+    signal_at_parents_death(signal.SIGTERM)
     config = PolicyConfig.model_validate_json(sys.stdin.read())
+    if orphaned(config.parent or os.getppid()):
+        return ExitCode.FINISHED
     supervisor = Channel.from_fd(args.supervisor_fd, config.session)
     control = Channel.from_fd(args.control_fd, config.session)
     try:

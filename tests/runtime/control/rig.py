@@ -21,6 +21,9 @@ from holdfast.runtime.channel import Channel, ChannelClosed, channel_pair
 from holdfast.runtime.messages import Arm, Chunk, Event, Heartbeat, Message, Snapshot, StampSource, State
 
 MS = 1_000_000
+PROCESS = ("-m", "holdfast.runtime.control.process")
+ON_FAKE_DEVICES = (str(Path(__file__).with_name("wire_devices.py")),)
+"""The same process, for which some FIFOs are input devices, GPIO chips and watchdogs."""
 STEPS = 16
 DT_NS = 50 * MS
 M = TypeVar("M", bound=Message)
@@ -119,7 +122,9 @@ class Rig:
 
 
 @contextlib.contextmanager
-def control(simulator: Simulator, state_dir: Path, **changes: object) -> Iterator[Rig]:
+def control(
+    simulator: Simulator, state_dir: Path, program: tuple[str, ...] = PROCESS, **changes: object
+) -> Iterator[Rig]:
     """The process, started as the supervisor starts it; ended by its pid if a test left it running."""
     session = secrets.randbits(64)
     ours_s, theirs_s = channel_pair()
@@ -131,7 +136,7 @@ def control(simulator: Simulator, state_dir: Path, **changes: object) -> Iterato
         "state_dir": str(state_dir), "chunk_steps": STEPS, "chunk_dt_ns": DT_NS,
         "strategy": "newest", "ema_s": 0.0, "cpu": None,
     }  # fmt: skip
-    command = [sys.executable, "-X", "faulthandler", "-m", "holdfast.runtime.control.process"]
+    command = [sys.executable, "-X", "faulthandler", *program]
     command += ["--supervisor-fd", str(theirs_s.fileno()), "--policy-fd", str(theirs_p.fileno())]
     process = subprocess.Popen(
         command,
