@@ -7,6 +7,7 @@ descriptor: pyserial's own read path costs more time than the whole bus cycle.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -37,6 +38,8 @@ IDLE_NS = 2_000_000
 IDLE_LIMIT_NS = 20_000_000
 """A line that never falls silent is reported after this time."""
 LATENCY_TIMER_MS = 1
+_PSEUDO_TERMINALS = range(136, 144)
+"""Major numbers. There the mark would outlive its owner, as long as the other end is open."""
 _HANG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -241,6 +244,9 @@ def _open_serial(path: str, baud: int, clock: Clock) -> Port:
     if not os.isatty(fd):
         port.close()
         raise PortError(f"{path} is not a serial port; present: {_ports()}")
+    if os.major(os.fstat(fd).st_rdev) not in _PSEUDO_TERMINALS:
+        # pyserial's lock keeps out only those who ask for it; this keeps out everybody but root.
+        fcntl.ioctl(fd, termios.TIOCEXCL)
     return Port(fd, path, baud, port.close, clock)
 
 

@@ -22,6 +22,8 @@ from .bundle.last import state_folder
 from .control.deadlines import START_PERCENT, START_TOLERANCE
 from .control.gate import FeetechGate
 from .control.latch import LatchFile
+from .control.stop_inputs import StopInputs
+from .control.watchdog import Watchdog, WatchdogError
 from .exit_codes import ExitCode, Refused
 from .policy.config import PolicyConfig
 from .policy.frame_timing import FrameTiming, measure_camera, slowest
@@ -64,6 +66,7 @@ def check(args: argparse.Namespace) -> int:
     rows = [*_choice_rows(resolved), *_contract_rows(resolved)]
     rows += _policy_rows(PolicyConfig.model_validate(setup.configs["policy"]), resolved, setup.plan)
     rows += [*_arm_rows(args, resolved), *_limit_rows(resolved)]
+    rows += [*_input_rows(args.stop_input, args.reset_input), *_watchdog_rows(args.watchdog)]
     rows += _real_time_rows(args.rt, setup.configs["control"]["cpu"])
     rows.append(_recorder_row(args, resolved))
     _show(rows, args)
@@ -224,6 +227,37 @@ def _limit_rows(resolved: Resolved) -> Iterator[Row]:
             f"{limits.acceleration:g}/s2, {limits.jerk:g}/s3",
             True,
         )
+
+
+def _input_rows(stops: list[str], resets: list[str]) -> Iterator[Row]:
+    """Opened as control will open them, and looked at once."""
+    for spec in [*stops, *resets]:
+        what, is_stop = f"{'stop' if spec in stops else 'reset'} input", spec in stops
+        expected = "opens, not pressed" if is_stop else "opens"
+        try:
+            inputs = StopInputs(*(([spec], []) if is_stop else ([], [spec])))
+            try:
+                inputs.open()
+                yield Row(what, expected, inputs.guards()[-1].partition(": ")[2], True)
+            finally:
+                inputs.close()
+        except DriverError as error:
+            yield Row(what, expected, spec, False, str(error))
+    try:
+        StopInputs(stops, resets)
+    except DriverError as error:
+        yield Row("stop and reset inputs", "fit together", "refused", False, str(error))
+
+
+def _watchdog_rows(path: str | None) -> Iterator[Row]:
+    """Opening it would start it."""
+    if path is None:
+        return
+    try:
+        Watchdog(path).check()
+        yield Row("watchdog", "a device that may be opened", path, True)
+    except WatchdogError as error:
+        yield Row("watchdog", "a device that may be opened", path, False, str(error))
 
 
 def _real_time_rows(rt: str, cpu: int | None) -> list[Row]:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ...drivers.arm import Arm
@@ -125,11 +125,7 @@ class ControlLoop:
         now = self._clock()
         if output.new_chunk_id and inbox.chunk is not None:
             telemetry.chunk_used(inbox.chunk, self._inboxes.chunk_sent_ns, wake, now)
-        for note in (*polled.notes, *output.notes):
-            telemetry.report(note)
-            self._remember(note)
-        for note in released:
-            telemetry.report(note)
+        self._tell((*polled.notes, *output.notes, *released))
         self._feed(now)
         self._pending += telemetry.tick_done(self.state, self._measured, now)
         self.flight.keyframe(self.state, now)
@@ -222,16 +218,10 @@ class ControlLoop:
             if not self.release_failed:
                 return []
             self.release_failed = False
-            if self.state.stop is not None:
-                self._keep(self.state.stop.code, self.state.stop.text)
             return [Note("released", "torque is off, after all")]
-        return self._release_problem(problem)
-
-    def _release_problem(self, problem: str) -> list[Note]:
         if self.release_failed:
             return []
         self.release_failed = True
-        self._keep("release_failed", problem)
         return [Note("release_failed", f"some motors may still hold torque: {problem}")]
 
     def _feed(self, now_ns: int) -> None:
@@ -246,16 +236,22 @@ class ControlLoop:
 
     def _reopen_inputs(self) -> None:
         """May block: the arm stands, and the slots that pass are no misses."""
-        for note in self.stop_inputs.reopen():
-            self.telemetry.report(note)
+        self._tell(self.stop_inputs.reopen())
         self._grid.restart()
+
+    def _tell(self, notes: Iterable[Note]) -> None:
+        for note in notes:
+            self.telemetry.report(note)
+            self._remember(note)
 
     def _remember(self, note: Note) -> None:
         """Keeps the stop's reason in the latch file, once the arm is at rest: storage may be slow. That the
         run has not ended well stands there since arming."""
         stop = self.state.stop
         accepted = note.code == "reset" and stop is None
-        if note.code == "stopped" or accepted:
+        if note.code == "release_failed":
+            self._keep(note.code, note.text)
+        elif note.code in ("stopped", "released") or accepted:
             self._keep(*((stop.code, stop.text) if stop else UNFINISHED))
 
     def _keep(self, code: str, text: str) -> None:
@@ -285,8 +281,7 @@ class ControlLoop:
             self.flight.tick(None, now, None, inbox, self.state, output)
             if output.setpoint is not None and self.torque.on:
                 self.arm.command(output.setpoint)
-            for note in (*self._let_go(output.release), *output.notes):
-                self.telemetry.report(note)
+            self._tell((*output.notes, *self._let_go(output.release)))
             going_on = self._errors < MAX_ERRORS or self.state.phase == Phase.STOPPING
         except Exception:  # noqa: BLE001 - nothing is left that could bring the arm to rest
             traceback.print_exc(file=sys.stderr)
@@ -298,8 +293,7 @@ class ControlLoop:
         return "hold"
 
     def _release(self) -> None:
-        for note in self._let_go(True):
-            self.telemetry.report(note)
+        self._tell(self._let_go(True))
 
     def _leave(self, finish: Finish) -> Finish:
         report = self.telemetry.report

@@ -42,9 +42,7 @@ def without_control(account: Account) -> str:
 def next_start(account: Account) -> str:
     """Whether it needs --reset, in a sentence. For a stop that was not reset, or a death of control."""
     recording = account.recording
-    # An error of our own is kept in the latch file even of a dry run.
-    crashed = account.stop is not None and account.stop.code == "internal"
-    if recording.dry_run and not crashed:
+    if recording.dry_run:
         return "It was a dry run: it leaves nothing that the next start needs --reset for."
     if not armed(recording, account.motors):
         return "This run had not given torque: it leaves nothing that the next start needs --reset for."

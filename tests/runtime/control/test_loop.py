@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.drivers.arm import CheckRow, MotorInfo
-from holdfast.drivers.errors import Disconnected, MotorFault
+from holdfast.drivers.errors import BusTimeout, Disconnected, MotorFault
 from holdfast.drivers.types import JointState
 from holdfast.runtime.channel import Channel, channel_pair
 from holdfast.runtime.control.arming import Options, Refused
@@ -18,12 +20,14 @@ from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.gate import FeetechGate
 from holdfast.runtime.control.latch import LatchFile
 from holdfast.runtime.control.loop import ControlLoop
+from holdfast.runtime.control.watchdog import Watchdog
 from holdfast.runtime.messages import Arm as ArmMessage
-from holdfast.runtime.messages import Event, Quit
+from holdfast.runtime.messages import Event, Phase, Quit, Stop
 from holdfast.runtime.recorder.in_control import ControlRecorder
 from holdfast.runtime.recorder.reading import read_recording
 from holdfast.runtime.recorder.replay import replay
 
+from . import wire_devices
 from .world import MS, config, joint_state
 
 pytestmark = pytest.mark.real_time
@@ -96,21 +100,28 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
+    return make_scene(tmp_path)
+
+
+def make_scene(
+    tmp_path: Path, *, dry_run: bool = False, watchdog: Watchdog | None = None, **changes: object
+) -> Scene:
     ours_s, theirs_s = channel_pair()
     ours_p, theirs_p = channel_pair()
     gate = FeetechGate()
     arm = FakeArm(gate)
-    options = Options("serial:/dev/fake", False, False, (0.05, 0.05, 5.0), lambda resting: {})
+    options = Options("serial:/dev/fake", dry_run, False, (0.05, 0.05, 5.0), lambda resting: {})
     (tmp_path / "rings").mkdir()
     loop = ControlLoop(
-        ControlCore(config()),
+        ControlCore(config(**changes)),
         arm,  # pyright: ignore[reportArgumentType]
         gate,
         Channel(theirs_s, 1),
         Channel(theirs_p, 1),
         LatchFile(tmp_path / "latch.json"),
         options,
-        flight=ControlRecorder.open(tmp_path / "rings", config()),
+        flight=ControlRecorder.open(tmp_path / "rings", config(**changes)),
+        watchdog=watchdog,
     )
     return Scene(loop, arm, Channel(ours_s, 1), Channel(ours_p, 1))
 
@@ -199,6 +210,144 @@ def test_torque_that_cannot_be_taken_back_at_the_end_is_said_and_latched(scene: 
     assert any(event.startswith("held") for event in events)
     assert not any(event.startswith("released") for event in events)
     assert "release_failed" in (scene.loop.latch.reason() or "")
+
+
+def test_an_error_of_our_own_in_a_dry_run_leaves_nothing_for_the_next_start(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, dry_run=True)
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    reads, read = iter(range(1000)), scene.arm.read
+
+    def breaks_in_motion() -> JointState:
+        if next(reads) >= 15:
+            raise RuntimeError("a bug")
+        return read()
+
+    scene.arm.read = breaks_in_motion  # pyright: ignore[reportAttributeAccessIssue]
+    assert scene.loop.run() == "hold"
+    assert scene.loop.crashed
+    assert scene.loop.latch.reason() is None
+
+
+# Letting go
+
+
+def stopped_by_a_person(scene: Scene, at_release: Callable[[int], None]) -> list[str]:
+    """Armed and stopped in category 1; `at_release` is called at each try. The events of the run."""
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    read, release = scene.arm.read, scene.arm.release
+    stopped = False
+
+    def stops_in_motion() -> JointState:
+        nonlocal stopped
+        if len(scene.arm.written) >= 15 and not stopped:
+            scene.supervisor.send(Stop(True, "a person"))
+            stopped = True
+        return read()
+
+    def counts() -> None:
+        at_release(scene.arm.releases + 1)
+        release()
+
+    scene.arm.read = stops_in_motion  # pyright: ignore[reportAttributeAccessIssue]
+    scene.arm.release = counts  # pyright: ignore[reportAttributeAccessIssue]
+    scene.loop.run()
+    return scene.events()
+
+
+def test_a_release_that_fails_is_tried_again_until_the_motors_answer(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, stop_category=1)
+    tried: list[float] = []
+    written: list[int] = []
+
+    def at_release(count: int) -> None:
+        tried.append(time.monotonic())
+        written.append(len(scene.arm.written))
+        scene.arm.release_fails = BusTimeout("no answer") if count < 4 else None
+        if count == 4:
+            scene.supervisor.send(Quit(park=False))
+
+    events = stopped_by_a_person(scene, at_release)
+    assert len(tried) == 4
+    assert min(b - a for a, b in pairwise(tried)) >= 0.09
+    assert len(set(written)) == 1, "nothing is sent to motors that are to let go"
+    assert scene.arm.on == [False] * 3
+    codes = [event.partition(":")[0] for event in events]
+    assert codes.index("stopped") < codes.index("release_failed") < codes.index("released")
+    assert codes.count("release_failed") == 1
+    assert not scene.loop.release_failed
+    assert not scene.loop.torque.doubtful
+    assert (scene.loop.latch.reason() or "").startswith("requested")
+
+
+def test_a_release_that_never_works_is_said_at_the_end(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, stop_category=1)
+    scene.arm.release_fails = Disconnected("gone")
+    events = stopped_by_a_person(
+        scene, lambda count: (scene.supervisor.send(Quit(park=False)), None)[1] if count == 2 else None
+    )
+    assert scene.arm.releases >= 3, "once more at the end"
+    assert any(event.startswith("held: whether the motors hold is not known") for event in events)
+    assert "release_failed" in (scene.loop.latch.reason() or "")
+    assert scene.loop.release_failed
+
+
+def test_an_error_of_our_own_does_not_keep_the_motors_from_letting_go(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, stop_category=1)
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    read = scene.arm.read
+
+    def breaks_in_motion() -> JointState:
+        if len(scene.arm.written) >= 15:
+            raise RuntimeError("a bug")
+        return read()
+
+    scene.arm.read = breaks_in_motion  # pyright: ignore[reportAttributeAccessIssue]
+    scene.loop.run()
+    assert scene.loop.crashed
+    assert scene.arm.on == [False] * 3
+    assert scene.loop.state.phase == Phase.RELEASED
+
+
+# The watchdog of the computer
+
+
+def test_a_watchdog_that_cannot_be_fed_stops_the_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", wire_devices.ioctl)
+    dog = wire_devices.Dog(tmp_path / "watchdog")
+    scene = make_scene(tmp_path, watchdog=Watchdog(str(dog.path)))
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+
+    def fails(now_ns: int) -> None:
+        if len(scene.arm.written) == 15:
+            raise OSError(5, "Input/output error")
+        if scene.loop.state.phase == Phase.STOPPED:
+            scene.supervisor.send(Quit(park=False))
+
+    assert scene.loop.watchdog is not None
+    monkeypatch.setattr(scene.loop.watchdog, "feed", fails)
+    scene.loop.run()
+    assert any(e.startswith("stop: internal: the watchdog") for e in scene.events())
+    assert dog.eaten() == b"V", "control ended in good order"
+
+
+def test_control_that_crashed_does_not_stop_the_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", wire_devices.ioctl)
+    dog = wire_devices.Dog(tmp_path / "watchdog")
+    scene = make_scene(tmp_path, watchdog=Watchdog(str(dog.path)))
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    read = scene.arm.read
+
+    def breaks_in_motion() -> JointState:
+        if len(scene.arm.written) >= 15:
+            raise RuntimeError("a bug")
+        return read()
+
+    scene.arm.read = breaks_in_motion  # pyright: ignore[reportAttributeAccessIssue]
+    scene.loop.run()
+    assert scene.loop.crashed
+    assert b"V" not in dog.eaten()
 
 
 # The flight recorder
