@@ -162,7 +162,7 @@ class ControlCore:
         category: StopCategory = max(
             _CATEGORIES.get(reaction, self.config.stop_category), self.config.stop_category
         )
-        if state.latched or state.phase in (Phase.STOPPED, Phase.RELEASED):
+        if state.latched:
             if condition.code not in state.seen:
                 notes.append(Note("also", f"{condition.code}: {condition.text}"))
             state = replace(state, seen=state.seen | {condition.code})

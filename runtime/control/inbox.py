@@ -34,7 +34,8 @@ class Requests:
                 case Stop(reason=reason):
                     self.arm, self.stop = None, Condition("requested", reason)
                 case Reset():
-                    self.reset = True
+                    # What was asked of a stopped arm is void; and at its end a run is not reset any more.
+                    self.arm, self.reset = None, self.quit is None
                 case Quit(park=park):
                     self.quit = "park" if park and self.quit != "here" else "here"
                 case Heartbeat():

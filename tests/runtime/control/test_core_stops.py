@@ -199,6 +199,23 @@ def test_a_second_request_to_quit_stops_the_parking_and_holds() -> None:
     assert bench.setpoints[-1][1] > -0.5
 
 
+def test_a_fault_while_an_ending_arm_is_taken_off_what_it_presses_on_is_latched() -> None:
+    """Not latched yet at rest: the next start must not go on as if nothing had been."""
+    bench = Bench(core=ControlCore(config(at_exit="hold_energised")), arm_follows=False)
+    bench.start()
+    for i in range(1, 40):
+        bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 60.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
+    bench.tick(Inbox(quit="here"))
+    while bench.state.phase != Phase.STOPPED:
+        bench.tick()
+    finish = bench.tick(Inbox(conditions=(Condition("motor_fault", "x"),))).finish
+    assert bench.stop_code() == "motor_fault"
+    for _ in range(200):
+        finish = finish or bench.tick().finish
+    assert finish == "hold"
+    assert bench.state.latched
+
+
 def test_quitting_after_a_stop_never_moves() -> None:
     bench = Bench()
     bench.tick(Inbox(conditions=(Condition("requested", "test"),)))

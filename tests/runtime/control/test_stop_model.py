@@ -1,0 +1,199 @@
+"""No sequence of events leads from a latched stop into motion, but for a reset and then a request.
+
+`stop_model` explores the real core, `stop_claims` has what must hold at every step. That they would notice is
+tested too: a core with a mistake in it must violate a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from holdfast.runtime.control import core as core_module
+from holdfast.runtime.control import requests, settle
+from holdfast.runtime.control.config import CoreConfig
+from holdfast.runtime.control.core import ControlCore
+from holdfast.runtime.control.deadlines import REACTIONS, Reaction
+from holdfast.runtime.control.smoother import Motion
+from holdfast.runtime.control.state import CoreState, Inbox, Note, replace
+from holdfast.runtime.messages import Phase
+
+from .stop_claims import check
+from .stop_model import Violated, every_event, explore, model_config
+
+ROBOTS: dict[str, dict[str, Any]] = {
+    "holds, parks": {},
+    "goes limp": {"stop_category": 1, "after_fault": "release_here", "at_exit": "release_here"},
+    "never let go": {"at_exit": "hold_energised"},
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_no_sequence_of_events_breaks_a_claim(robot: str, record_property: Callable[[str, object], None]):
+    core = ControlCore(model_config(**ROBOTS[robot]))
+    coverage = explore(core, check, keep=2)
+    transitions = sum(coverage.events.values())
+    for name, value in (("states", coverage.states), ("transitions", transitions), ("ticks", coverage.steps)):
+        record_property(name, value)
+    print(f"{robot}: {coverage.states} states, {transitions} transitions, {coverage.steps} ticks")
+    limp = ROBOTS[robot].get("stop_category", 2) < 2
+    assert coverage.phases == set(Phase) - ({Phase.STOPPED} if limp else {Phase.RELEASED})
+    assert coverage.states > 100
+    # Every event met every state, every row among them.
+    assert coverage.events.keys() == {event.name for event in every_event(core.config)}
+    assert set(REACTIONS) <= coverage.events.keys()
+    assert len(set(coverage.events.values())) == 1
+    assert coverage.finishes == ({"release"} if limp else {"release", "hold"})
+    assert coverage.categories == {1 if limp else 2}
+
+
+# Mistakes that somebody could make in the core: the search must find a way to the harm in each.
+
+Patch = pytest.MonkeyPatch
+
+
+def obeys_an_arm_while_latched(patch: Patch) -> None:
+    def careless(
+        state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes: list[Note]
+    ) -> CoreState:
+        state = requests.take_requests(state, config, now_ns, inbox, notes)
+        if inbox.arm is not None and state.phase == Phase.STOPPED:
+            return requests._arm(state, config, now_ns, inbox, notes)
+        return state
+
+    patch.setattr(core_module, "take_requests", careless)
+
+
+def obeys_an_arm_while_quitting(patch: Patch) -> None:
+    def careless(
+        state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes: list[Note]
+    ) -> CoreState:
+        state = requests.take_requests(state, config, now_ns, inbox, notes)
+        if inbox.arm is not None and state.phase == Phase.RETURN:
+            return requests._arm(state, config, now_ns, inbox, notes)
+        return state
+
+    patch.setattr(core_module, "take_requests", careless)
+
+
+def accepts_a_reset_at_any_time(patch: Patch) -> None:
+    patch.setattr(requests, "_why_no_reset", lambda state, config, now_ns: None)
+
+
+def accepts_a_reset_despite_a_fault(patch: Patch) -> None:
+    patch.setattr(requests.chain, "check_health", lambda joint, config: None)
+
+
+def resets_by_moving_to_the_start_pose(patch: Patch) -> None:
+    real = requests._reset
+
+    def careless(state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]) -> CoreState:
+        after = real(state, config, now_ns, notes)
+        return (
+            after if after is state else requests.begin_return(after, config, config.start_pose, "at_start")
+        )
+
+    patch.setattr(requests, "_reset", careless)
+
+
+def resets_to_where_the_arm_hangs(patch: Patch) -> None:
+    real = requests._reset
+
+    def careless(state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]) -> CoreState:
+        after = real(state, config, now_ns, notes)
+        if after is state or after.joint is None:
+            return after
+        return replace(after, motion=Motion.at_rest(after.joint.position))
+
+    patch.setattr(requests, "_reset", careless)
+
+
+def counts_a_row_only(patch: Patch) -> None:
+    patch.setitem(REACTIONS, "temperature", Reaction("count", "a motor is too hot"))
+
+
+def forgets_the_latch(patch: Patch) -> None:
+    patch.setattr(CoreState, "latched", property(lambda state: False))
+
+
+def does_not_brake(patch: Patch) -> None:
+    patch.setattr(ControlCore, "_brake", lambda core, before: Motion.at_rest(before.position))
+
+
+def goes_on_coasting(patch: Patch) -> None:
+    def coast(core: ControlCore, before: Motion) -> Motion:
+        dt_s = core.config.dt_ns * 1e-9
+        ahead = tuple(p + v * dt_s for p, v in zip(before.position, before.velocity, strict=True))
+        return replace_motion(before, ahead)
+
+    patch.setattr(ControlCore, "_brake", coast)
+
+
+def replace_motion(motion: Motion, position: tuple[float, ...]) -> Motion:
+    return Motion(position, motion.velocity, motion.acceleration)
+
+
+def eases_away_from_the_arm(patch: Patch) -> None:
+    def away(commanded: float, measured: float, droop: float, low: float, high: float) -> float:
+        return commanded + 0.1 * (commanded - measured)
+
+    patch.setattr(settle, "_toward", away)
+
+
+def commands_motors_that_were_silent(patch: Patch) -> None:
+    def always(state: CoreState) -> tuple[float, ...] | None:
+        return None if state.motion is None or state.phase == Phase.RELEASED else state.motion.position
+
+    patch.setattr(ControlCore, "_setpoint", staticmethod(always))
+
+
+def commands_released_motors(patch: Patch) -> None:
+    patch.setattr(
+        ControlCore, "_setpoint", staticmethod(lambda state: state.motion.position if state.motion else None)
+    )
+
+
+def releases_after_a_fault(patch: Patch) -> None:
+    patch.setattr(settle, "_end_after_fault", lambda state, config: "release" if state.quitting else None)
+
+
+def parks_although_told_to_stay(patch: Patch) -> None:
+    real = settle._leave
+
+    def careless(state: CoreState, config: CoreConfig, notes: list[Note]) -> tuple[CoreState, str | None]:
+        return real(replace(state, quitting="park"), config, notes)
+
+    patch.setattr(settle, "_leave", careless)
+
+
+MISTAKES: dict[Callable[[Patch], None], str] = {
+    obeys_an_arm_while_latched: "holds, parks",
+    obeys_an_arm_while_quitting: "holds, parks",
+    accepts_a_reset_at_any_time: "holds, parks",
+    accepts_a_reset_despite_a_fault: "holds, parks",
+    resets_by_moving_to_the_start_pose: "holds, parks",
+    resets_to_where_the_arm_hangs: "holds, parks",
+    counts_a_row_only: "holds, parks",
+    forgets_the_latch: "holds, parks",
+    does_not_brake: "holds, parks",
+    goes_on_coasting: "holds, parks",
+    eases_away_from_the_arm: "holds, parks",
+    commands_motors_that_were_silent: "holds, parks",
+    commands_released_motors: "goes limp",
+    releases_after_a_fault: "holds, parks",
+    parks_although_told_to_stay: "holds, parks",
+}
+"""Each with the robot on which it does harm."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_in_the_core_is_found(mistake: Callable[[Patch], None], monkeypatch: Patch):
+    core = ControlCore(model_config(**ROBOTS[MISTAKES[mistake]]))
+    mistake(monkeypatch)
+    with pytest.raises(Violated) as found:
+        explore(core, check)
+    print(f"{mistake.__name__}: {found.value}")
