@@ -34,6 +34,7 @@ _POLICY_CONDITIONS = frozenset(
         "policy_error",
         "frame_age",
         "frozen_camera",
+        "black_camera",
         "camera_lost",
         "non_finite",
     }
@@ -178,9 +179,10 @@ class ControlCore:
         stop = state.stop
         if stop is None or category >= stop.category or state.phase == Phase.RELEASED:
             return state
-        at_rest_now = state.phase == Phase.STOPPED
-        state = replace(state, stop=StopRecord(stop.code, stop.text, stop.at_ns, stop.latched, category))
-        return self._let_go(state, notes) if category == 0 or at_rest_now else state
+        record = StopRecord(stop.code, stop.text, stop.at_ns, stop.latched, category)
+        # Its easing may be under way: category 1 brakes that, too.
+        state = replace(state, phase=Phase.STOPPING, goal=None, stop=record)
+        return self._let_go(state, notes) if category == 0 else state
 
     @staticmethod
     def _let_go(state: CoreState, notes: list[Note]) -> CoreState:

@@ -13,6 +13,7 @@ from holdfast.runtime.control.state import CoreState
 from holdfast.runtime.messages import Phase
 
 from .stop_model import MOVING, Step
+from .world import MS
 
 STOPS = (Phase.STOPPING, Phase.STOPPED, Phase.RELEASED)
 OF_THE_POLICY = {
@@ -48,6 +49,8 @@ def every_stop_row_stops_in_the_same_tick(core: ControlCore, step: Step) -> Iter
         codes.append("following_error")
     for code in codes:
         if after.quitting is not None and code in OF_THE_POLICY:
+            if not before.latched and after.stop is not None and after.stop.code == code:
+                yield f"{code} stops an arm that is to be parked"
             continue
         if not after.latched or after.phase not in STOPS:
             yield f"{code} does not stop"
@@ -62,7 +65,7 @@ def a_bad_chunk_stops_where_chunks_are_followed(core: ControlCore, step: Step) -
 
 def a_latch_opens_only_by_a_reset_at_rest(core: ControlCore, step: Step) -> Iterator[str]:
     before, after, inbox = step.before.state, step.after.state, step.event.inbox
-    if not before.latched or (after.latched and after.stop == before.stop):
+    if not before.latched or _same_stop(before, after):
         return
     if not inbox.reset:
         yield "the latch opened without a reset"
@@ -70,6 +73,13 @@ def a_latch_opens_only_by_a_reset_at_rest(core: ControlCore, step: Step) -> Iter
         yield "a reset was accepted before the arm had come to rest"
     elif before.silent:
         yield "a reset was accepted although the motors were silent"
+
+
+def _same_stop(before: CoreState, after: CoreState) -> bool:
+    """Its category may have become a lower one."""
+    if before.stop is None or after.stop is None:
+        return False
+    return after.latched and (after.stop.code, after.stop.at_ns) == (before.stop.code, before.stop.at_ns)
 
 
 def a_reset_is_refused_while_the_fault_stands(core: ControlCore, step: Step) -> Iterator[str]:
@@ -80,6 +90,8 @@ def a_reset_is_refused_while_the_fault_stands(core: ControlCore, step: Step) -> 
             yield "a reset was accepted while a motor reports a fault"
         elif after.now_ns - joint.stamp_ns > core.config.joint_state_max_age_ns:
             yield "a reset was accepted without a fresh sample"
+        elif after.now_ns - step.after.pressed_ns < 200 * MS:
+            yield "a reset was accepted while a stop input was pressed, or just released"
 
 
 def motion_begins_only_where_it_was_asked_for(core: ControlCore, step: Step) -> Iterator[str]:
@@ -117,6 +129,9 @@ def the_end_is_final(core: ControlCore, step: Step) -> Iterator[str]:
 
 def released_is_for_good(core: ControlCore, step: Step) -> Iterator[str]:
     before, after, output = step.before.state, step.after.state, step.output
+    cut = after.stop is not None and after.stop.category == 0
+    if cut and after.phase != Phase.RELEASED:
+        yield f"a stop of category 0 in {after.phase.name}"
     if before.phase == Phase.RELEASED and (after.phase != Phase.RELEASED or not after.latched):
         yield f"released motors came to {after.phase.name}"
     if after.phase == Phase.RELEASED and output.setpoint is not None:
@@ -139,6 +154,8 @@ def a_stop_brakes_and_then_only_eases(core: ControlCore, step: Step) -> Iterator
     before, after = step.before.state, step.after.state
     if not after.latched or before.motion is None or after.motion is None or step.event.inbox.reset:
         return
+    if after.phase == Phase.RELEASED and after.stop is not None and after.stop.category == 0:
+        return  # nothing is commanded any more
     if before.phase != Phase.STOPPED or after.silent or before.goal is None:
         braked = _braked(core, before.motion)
         if _distance(braked.position, after.motion.position) > _NEAR:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from holdfast.drivers.types import JointState
 from holdfast.runtime.control.config import CoreConfig
 from holdfast.runtime.control.core import ControlCore
-from holdfast.runtime.control.deadlines import EASE_WAIT_NS, REACTIONS, stops
+from holdfast.runtime.control.deadlines import EASE_WAIT_NS, REACTIONS, STOP_INPUT_NS, stops
 from holdfast.runtime.control.settle import at_rest
 from holdfast.runtime.control.state import Condition, CoreState, Inbox, Output
 from holdfast.runtime.messages import Phase
@@ -83,6 +83,8 @@ class Node:
     """Where the joints are."""
     setpoint: tuple[float, ...] | None = None
     """The last one that was written; None for none."""
+    pressed_ns: int = 0
+    """When a stop input was last pressed or missing."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def every_event(core_config: CoreConfig) -> list[Event]:
         ]
     for code in (*REACTIONS, "a code that nobody knows"):
         made.append(Event(code, Inbox(conditions=(Condition(code, "noticed"),))))
+    pressed = (Condition("stop_input", "pressed"),)
+    made.append(Event("reset+pressed", Inbox(reset=True, conditions=pressed)))
     samples: tuple[Sample, ...] = ("missing", "faulty", "stuck", "pushed", "torn", "loaded")
     made += [Event(sample, sample=sample) for sample in samples]
     chunks = ("near", "far", "nan", "stale", "other", "again")
@@ -197,7 +201,9 @@ def advance(core: ControlCore, node: Node, event: Event) -> Step:
         state = core.energised(state, joint, now_ns)
     state, output = core.step(state, now_ns, joint, inbox)
     setpoint = output.setpoint if output.setpoint is not None else node.setpoint
-    return Step(node, event, Node(state, now_ns, arm_at, setpoint), output)
+    pressed = any(c.code.startswith("stop_input") for c in event.inbox.conditions)
+    pressed_ns = now_ns if pressed else node.pressed_ns
+    return Step(node, event, Node(state, now_ns, arm_at, setpoint, pressed_ns), output)
 
 
 def _sample(
@@ -282,6 +288,7 @@ def _in_stopped(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
         state.eased,
         state.goal is not None,
         _stands(state, settings),
+        node.now_ns - node.pressed_ns < STOP_INPUT_NS,
         _off(state, settings) > 0.25,
         node.now_ns - state.rest_ns > EASE_WAIT_NS,
     )
