@@ -30,8 +30,8 @@ class Lateness:
 
     count: int
     missed_share: float
-    """Share of its slots that it missed, counted as control's are: one for a wake-up more than 0.5 ms late, and one
-    for each whole period that it slept through."""
+    """Share of its slots that it missed, counted as control's are: one for a wake-up more than 0.5 ms late,
+    and one for each whole period that it slept through."""
     p50_us: float
     p99_us: float
     max_us: float

@@ -161,7 +161,8 @@ class Stopwatch(Grid):
         if self._paced:
             wake = super().wait()
         else:
-            self._slot_ns += self._period
+            # Where the tick was interrupted for longer than a period, the next one begins when it ended.
+            self._slot_ns = max(self._slot_ns + self._period, self.clock())
             self._woke_ns = time.monotonic_ns()
             wake = Wake(self._slot_ns, self._slot_ns, 1, 0, 0)
         self._started_ns = time.thread_time_ns()
@@ -179,6 +180,7 @@ class Peers:
         self._start = [joint.start for joint in robot.joints]
         self._swing = [0.2 * (joint.limits.position[1] - joint.start) for joint in robot.joints]
         self._chunk_id = 0
+        self._began_ns = 0
 
     def between(self, tick: int, now_ns: int) -> None:
         """What happens before a tick: heartbeats, every now and then a chunk, and their inboxes emptied."""
@@ -195,14 +197,17 @@ class Peers:
 
     def _chunk(self, now_ns: int) -> Chunk:
         self._chunk_id += 1
+        self._began_ns = self._began_ns or now_ns
         seen_ns = now_ns - OBSERVED_NS
         rows = tuple(self._pose((seen_ns + i * STEP_NS) * 1e-9) for i in range(STEPS))
         stamps = (seen_ns, seen_ns, seen_ns, now_ns)
         return Chunk(self._chunk_id, 1, *stamps, 40_000_000, 33_000_000, StampSource.HEADER, STEP_NS, rows)
 
     def _pose(self, time_s: float) -> tuple[float, ...]:
+        # From where the arm is: a chunk that begins elsewhere would be refused.
+        grown = min(1.0, max(0.0, time_s - self._began_ns * 1e-9))
         return tuple(
-            start + swing * math.sin(2.0 * time_s + joint)
+            start + swing * grown * math.sin(2.0 * time_s + joint)
             for joint, (start, swing) in enumerate(zip(self._start, self._swing, strict=True))
         )
 

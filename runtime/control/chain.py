@@ -276,6 +276,8 @@ def gripping_since(
     joint: JointState, since_ns: Sequence[int], config: CoreConfig, now_ns: int
 ) -> tuple[int, ...]:
     """Per joint: since when a gripper presses harder than it may, else 0."""
+    if not any(config.grip):
+        return (0,) * len(since_ns)
     return tuple(
         (since or now_ns) if grip is not None and abs(load) > grip[0] else 0
         for load, since, grip in zip(joint.load, since_ns, config.grip, strict=True)
@@ -295,7 +297,7 @@ def check_since(
 
 
 def check_first(begins: Sequence[float], commanded: Sequence[float], config: CoreConfig) -> Violation | None:
-    """The first chunk of a task begins close to where the arm is commanded to be. Grippers may be anywhere."""
+    """The first chunk of a task begins near the commanded pose. Grippers may be anywhere."""
     for name, first, now, most, gripper in zip(
         config.joint_names, begins, commanded, config.first_step, config.gripper, strict=True
     ):

@@ -13,6 +13,9 @@ from .clock import Wake
 from .state import Condition, Inbox
 from .stop_inputs import Polled
 
+_NOTHING = Inbox()
+_SILENT = Polled()
+
 
 @dataclass(slots=True)
 class Requests:
@@ -62,14 +65,19 @@ class Inboxes:
     ) -> Inbox:
         """`pending`: conditions noticed since the last tick. `terminated`: a signal asked control to end.
         `polled`: what the stop and reset inputs say."""
-        polled = polled or Polled()
+        polled = polled or _SILENT
         from_policy, conditions = self._receive("policy", self._policy)
         from_supervisor, more = self._receive("supervisor", self._supervisor)
         if self._parent_lost(any(condition.code == "policy_lost" for condition in conditions)):
             self._closed.add("supervisor")
             more = [*more, Condition("supervisor_lost", "the supervisor process has died")]
         # The supervisor's death takes the policy process with it, which is then no reason of its own.
-        requests = Requests(conditions=[*pending, *polled.conditions, *more, *conditions])
+        found = [*pending, *polled.conditions, *more, *conditions]
+        slots = wake.run, wake.missed_late, wake.missed_overrun
+        if slots == (1, 0, 0) and not (from_policy or from_supervisor or found or polled.reset or terminated):
+            # Every other tick.
+            return _NOTHING
+        requests = Requests(conditions=found)
         chunk: Chunk | None = None
         superseded = 0
         for envelope in from_policy:

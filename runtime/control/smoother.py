@@ -88,7 +88,7 @@ class Smoother:
         for values that are not finite. A state beyond the limits is brought back within them; the checks of
         the chain say whether it may be.
         """
-        if not all(map(math.isfinite, (*target, *target_velocity))):
+        if not math.isfinite(sum(target) + sum(target_velocity)):
             raise SmootherError(f"the target {target} with velocity {target_velocity} is not finite")
         reachable = [
             _without_run_up(*row)
@@ -232,6 +232,6 @@ def _attempt(otg: ruckig.Ruckig, request: ruckig.InputParameter, path: ruckig.Tr
 def _finite(
     before: Motion, position: Sequence[float], velocity: Sequence[float], acceleration: Sequence[float]
 ) -> Motion:
-    if not all(map(math.isfinite, (*position, *velocity, *acceleration))):
+    if not math.isfinite(sum(position) + sum(velocity) + sum(acceleration)):
         raise SmootherError(f"the trajectory from {before} is not finite")
     return Motion(tuple(position), tuple(velocity), tuple(acceleration))

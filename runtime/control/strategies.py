@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from .executor import Bridge, Execution, Path, Target, between, position_at, target_at
@@ -75,12 +76,15 @@ def _fade_in(
 
 def _fade(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
     paths, ahead_ns = execution.paths, now_ns + lookahead_ns
-    here, ahead = position_at(paths[0], now_ns), position_at(paths[0], ahead_ns)
-    for path, since_ns in zip(paths[1:], execution.since_ns[1:], strict=True):
-        share = _share(path, since_ns, now_ns)
-        here_next, ahead_next = position_at(path, now_ns), position_at(path, ahead_ns)
-        here = here_next if share == 1.0 else _blend(here, here_next, share)
-        ahead = ahead_next if share == 1.0 else _blend(ahead, ahead_next, share)
+    shares = list(map(_share, paths, execution.since_ns, repeat(now_ns)))
+    # The first one to be followed: the newest of those that have replaced all before them.
+    first = len(paths) - 1
+    while first > 0 and shares[first] < 1.0:
+        first -= 1
+    here, ahead = position_at(paths[first], now_ns), position_at(paths[first], ahead_ns)
+    for k in range(first + 1, len(paths)):
+        here = _blend(here, position_at(paths[k], now_ns), shares[k])
+        ahead = _blend(ahead, position_at(paths[k], ahead_ns), shares[k])
     return between(here, ahead, lookahead_ns)
 
 

@@ -42,7 +42,7 @@ def watch(state: CoreState, config: CoreConfig, now_ns: int, joint: JointState |
     if joint is not None and state.motion is not None:
         n = len(config.joint_names)
         load_ns, current_ns = (config.load_ns,) * n, (config.current_ns,) * n
-        grip_ns = tuple([grip[1] if grip is not None else 0 for grip in config.grip])
+        grip_ns = [row[1] if row is not None else 0 for row in config.grip] if any(config.grip) else load_ns
         for violation in (
             chain.check_health(joint, config),
             chain.check_since("load", state.overload_since_ns, load_ns, config, now_ns),
