@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from holdfast.drivers import transport
 from holdfast.drivers.arm import open_arm
 from holdfast.drivers.errors import BusError, BusTimeout, ConfigError, Disconnected, PortError
 from holdfast.drivers.probe import fitting_robots, probe
@@ -17,6 +20,8 @@ from .bus_rigs import Rig, busy_lock, rig_on_pty, rig_on_socket
 from .bus_suite import BusSuite
 
 NOBODY = 65534
+TIOCGEXCL = 0x80045440
+"""Whether a terminal is exclusive (asm-generic/ioctls.h)."""
 
 
 @pytest.fixture
@@ -124,6 +129,20 @@ def test_a_second_arm_on_the_same_port_is_refused(pty_rig: Rig) -> None:
     with pytest.raises(PortError, match="busy"):
         open_port(pty_rig.url, 1_000_000)
     first.close()
+
+
+def test_a_port_is_kept_from_those_who_ask_for_no_lock(pty_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pty_rig.url.removeprefix("serial:")
+    for exempt, exclusive in ((transport._PSEUDO_TERMINALS, 0), ((), 1)):
+        monkeypatch.setattr(transport, "_PSEUDO_TERMINALS", exempt)
+        before = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        port = open_port(pty_rig.url, 1_000_000)
+        mark = bytearray(4)
+        fcntl.ioctl(before, TIOCGEXCL, mark)
+        port.close()
+        fcntl.ioctl(before, termios.TIOCNXCL)
+        os.close(before)
+        assert int.from_bytes(mark, "little") == exclusive
 
 
 def test_a_serial_server_serves_one_client_at_a_time() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from holdfast.drivers.robots.schema import load_robot, robot_path
 from holdfast.drivers.units import JointUnits
 from holdfast.runtime import check as room
 from holdfast.runtime.control.deadlines import START_PERCENT, START_TOLERANCE
+
+from .control import wire_devices
 
 ROBOT = load_robot("sim_arm")
 
@@ -46,6 +50,30 @@ def test_gains_about_to_be_written_may_differ(name: str, write_gains: bool, ok: 
     row = room._register_row(CheckRow(name, "16", "32", False, "fix it"), write_gains)
     assert row.ok == ok
     assert "32" in row.actual
+
+
+def test_inputs_are_opened_and_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fcntl, "ioctl", wire_devices.ioctl)
+    keys = wire_devices.Keys(tmp_path / "event0")
+    stop, reset = f"evdev:{keys.path}?key=KEY_SPACE", f"evdev:{keys.path}?key=KEY_ENTER"
+    rows = list(room._input_rows([stop], [reset]))
+    assert [(row.what, row.ok) for row in rows] == [("stop input", True), ("reset input", True)]
+    assert "ACME Button" in rows[0].actual
+    keys.press(57)
+    assert [row.ok for row in room._input_rows([stop], [reset])] == [False, True]
+    assert [row.ok for row in room._input_rows(["evdev:/dev/nothing", "x"], [])] == [False, False, False]
+    same = list(room._input_rows([reset], [reset]))
+    assert not same[-1].ok
+    assert "two keys" in same[-1].fix
+    assert list(room._input_rows([], [])) == []
+
+
+def test_the_watchdog_is_looked_at_without_being_started(tmp_path: Path):
+    dog = wire_devices.Dog(tmp_path / "watchdog")
+    assert [row.ok for row in room._watchdog_rows(str(dog.path))] == [True]
+    assert dog.eaten() == b""
+    assert [row.ok for row in room._watchdog_rows("/dev/nothing")] == [False]
+    assert list(room._watchdog_rows(None)) == []
 
 
 def test_the_real_time_rows_say_what_the_set_up_comes_to_and_leave_this_process_alone():

@@ -279,6 +279,23 @@ def test_a_release_that_fails_is_tried_again_until_the_motors_answer(tmp_path: P
     assert (scene.loop.latch.reason() or "").startswith("requested")
 
 
+def test_category_0_lets_go_in_the_tick_that_notices_and_sends_nothing_more(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, stop_category=0)
+    written: list[int] = []
+
+    def at_release(count: int) -> None:
+        written.append(len(scene.arm.written))
+        scene.supervisor.send(Quit(park=False))
+
+    events = stopped_by_a_person(scene, at_release)
+    assert written == [len(scene.arm.written)]
+    speed = abs(scene.arm.written[-1][0] - scene.arm.written[-2][0])
+    assert speed > 1e-3, "it did not brake first"
+    assert scene.arm.on == [False] * 3
+    assert any(event.startswith("released") for event in events)
+    assert (scene.loop.latch.reason() or "").startswith("requested")
+
+
 def test_a_release_that_never_works_is_said_at_the_end(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, stop_category=1)
     scene.arm.release_fails = Disconnected("gone")
