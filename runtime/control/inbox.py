@@ -93,6 +93,9 @@ class Inboxes:
                     text = f"a {other.TYPE.name} from the policy"
                     requests.conditions.append(Condition("protocol", text))
         requests.take(from_supervisor)
+        if polled.reset:
+            # As with a reset of the supervisor: an arm asked for before is void, and an end stays one.
+            requests.arm, requests.reset = None, requests.reset or requests.quit is None
         if terminated:
             requests.conditions.append(Condition("requested", "control received a signal to end"))
             requests.quit = "here"
@@ -101,7 +104,7 @@ class Inboxes:
             superseded=superseded,
             arm=requests.arm,
             stop=requests.stop,
-            reset=requests.reset or polled.reset,
+            reset=requests.reset,
             quit=requests.quit,
             heard_policy=bool(from_policy),
             heard_supervisor=bool(from_supervisor),

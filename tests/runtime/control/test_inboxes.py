@@ -14,7 +14,7 @@ from holdfast.runtime.control.clock import Wake
 from holdfast.runtime.control.inbox import Inboxes
 from holdfast.runtime.control.state import Condition, Inbox
 from holdfast.runtime.control.stop_inputs import Polled
-from holdfast.runtime.messages import Fault, Stop
+from holdfast.runtime.messages import Arm, Fault, Quit, Stop
 from holdfast.runtime.parent import ending, orphaned
 
 from ...processes import wait_for
@@ -95,3 +95,15 @@ def test_what_the_inputs_say_comes_after_what_was_noticed_before_and_before_what
     inbox = both.collect(Condition("bus_lost", "gone"), polled=polled)
     assert [condition.code for condition in inbox.conditions] == ["bus_lost", "stop_input", "non_finite"]
     assert inbox.reset
+
+
+def test_a_reset_input_counts_as_the_reset_of_a_person_in_the_same_tick() -> None:
+    both = ends()
+    both.supervisor.send(Arm(1, True, False, 1, 1))
+    inbox = both.collect(polled=Polled(reset=True))
+    assert inbox.reset
+    assert inbox.arm is None, "it must not move as soon as somebody resets it"
+    both.supervisor.send(Quit(park=True))
+    inbox = both.collect(polled=Polled(reset=True))
+    assert not inbox.reset
+    assert inbox.quit == "park"
