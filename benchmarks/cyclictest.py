@@ -1,7 +1,7 @@
 """cyclictest (rt-tests) beside control: what this machine's kernel does to any real-time thread meanwhile.
 
 It runs on control's core, by default at SCHED_FIFO 79, one below control. Its period is a prime number of
-microseconds near control's 10 ms, so that the two do not stay in step.
+microseconds near control's 10 ms (at other rates: a little less than control's), so that the two do not stay in step.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ class Lateness:
 class Cyclictest:
     """One running cyclictest. It ends by itself after `most_s`, should nobody call `finish`."""
 
-    def __init__(self, output: Path, cpu: int, most_s: float, priority: int = PRIORITY) -> None:
+    def __init__(
+        self, output: Path, cpu: int, most_s: float, priority: int = PRIORITY, period_us: int = PERIOD_US
+    ) -> None:
         self._output = output
+        self._period_us = period_us
         self._result: Lateness | str | None = None
         output.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             [
                 find() or "cyclictest", "--quiet", "--mlockall", f"--priority={priority}", "--threads=1",
-                f"--affinity={cpu}", f"--interval={PERIOD_US}", f"--histogram={HISTOGRAM_US}",
+                f"--affinity={cpu}", f"--interval={period_us}", f"--histogram={HISTOGRAM_US}",
                 f"--duration={math.ceil(most_s)}", f"--json={output}",
             ],
             stdin=subprocess.DEVNULL,
@@ -73,7 +76,7 @@ class Cyclictest:
         if not self._output.exists():
             return errors.strip().splitlines()[-1] if errors.strip() else "it wrote no result"
         try:
-            return read(json.loads(self._output.read_text()))
+            return read(json.loads(self._output.read_text()), self._period_us)
         except (ValueError, KeyError) as error:
             return f"its result is not understood: {error!r}"
 
@@ -88,22 +91,24 @@ def control_cpu() -> int:
     return max(os.sched_getaffinity(0))
 
 
-def read(document: dict) -> Lateness:
+def read(document: dict, period_us: int = PERIOD_US) -> Lateness:
     """The first thread of cyclictest's JSON. Raises `KeyError` when it has another form."""
     thread = document["thread"]["0"]
     histogram = {int(us): count for us, count in thread["histogram"].items()}
     overflows = max(0, int(thread["cycles"]) - sum(histogram.values()))
-    return lateness(histogram, overflows, float(thread["max"]))
+    return lateness(histogram, overflows, float(thread["max"]), period_us)
 
 
-def lateness(histogram: dict[int, int], overflows: int, max_us: float) -> Lateness:
+def lateness(
+    histogram: dict[int, int], overflows: int, max_us: float, period_us: int = PERIOD_US
+) -> Lateness:
     """From counts per whole microsecond; `overflows` lie beyond all of them."""
     count = sum(histogram.values()) + overflows
     if count == 0:
         return Lateness(0, 0.0, 0.0, 0.0, 0.0)
     late = {us: n for us, n in histogram.items() if us > LATE_US}
     late[HISTOGRAM_US] = late.get(HISTOGRAM_US, 0) + overflows
-    skipped = sum(n * (us // PERIOD_US) for us, n in late.items())
+    skipped = sum(n * (us // period_us) for us, n in late.items())
     return Lateness(
         count,
         (sum(late.values()) + skipped) / (count + skipped),

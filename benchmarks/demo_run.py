@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cyclictest import PRIORITY, Cyclictest, Lateness, control_cpu, find
+from .cyclictest import PERIOD_US, PRIORITY, Cyclictest, Lateness, control_cpu, find
 from .demo_attempts import EventFile, Outcome, Referee, draw_attempts
 from .demo_pictures import Album
 
@@ -238,9 +238,11 @@ def vla_run(command: list[str], log: Path, folder: Path) -> Iterator[subprocess.
 
 
 @contextlib.contextmanager
-def cyclictest_beside(output: Path, most_s: float, priority: int = PRIORITY) -> Iterator[Cyclictest | None]:
+def cyclictest_beside(
+    output: Path, most_s: float, priority: int = PRIORITY, period_us: int = PERIOD_US
+) -> Iterator[Cyclictest | None]:
     """A running cyclictest on control's core; None where it is not installed."""
-    latency = Cyclictest(output, control_cpu(), most_s, priority) if find() else None
+    latency = Cyclictest(output, control_cpu(), most_s, priority, period_us) if find() else None
     try:
         yield latency
     finally:

@@ -169,7 +169,9 @@ def run(
             ]  # fmt: skip
             deadline = time.monotonic() + most_s
             with (
-                cyclictest_beside(folder / "cyclictest.json", most_s, PRIORITY) as latency,
+                cyclictest_beside(
+                    folder / "cyclictest.json", most_s, PRIORITY, round(0.9973e6 / options.control_hz)
+                ) as latency,
                 vla_run(command, folder / "vla-run.log", folder) as process,
             ):
                 scene = options.seed
