@@ -1,7 +1,8 @@
 """cyclictest (rt-tests) beside control: what this machine's kernel does to any real-time thread meanwhile.
 
 It runs on control's core, by default at SCHED_FIFO 79, one below control. Its period is a prime number of
-microseconds near control's 10 ms (at other rates: a little less than control's), so that the two do not stay in step.
+microseconds near control's 10 ms (at other rates: a little less than control's), so that the two do not stay
+in step.
 """
 
 from __future__ import annotations
