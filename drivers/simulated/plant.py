@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .faults import Faults
-from .servos import Servo
+from .servos import Drive, Servo
 from .wire_log import DRIVEN, TORQUE_ON
 from .world import World
 
@@ -21,6 +21,8 @@ class Plant:
         self._offsets = offsets
         self.torque = [0] * len(servos)
         """What a truth record says of each motor's torque."""
+        self._driven: list[tuple[Drive, bool] | None] = [None] * len(servos)
+        """What the world was last told of each motor."""
         self._powered = True
         self._jammed: frozenset[int] = frozenset()
         self._feel(0.0)
@@ -33,9 +35,11 @@ class Plant:
         for index, servo in enumerate(self.servos):
             drive = servo.drive(World.STEP_S)
             driven = drive.torque and self._powered
-            self.world.set_torque_limit(index, drive.torque_limit)
-            self.world.set_torque(index, driven)
-            self.world.set_goal(index, drive.goal_actual - self._offsets[index])
+            if (drive, driven) != self._driven[index]:
+                self._driven[index] = drive, driven
+                self.world.set_torque_limit(index, drive.torque_limit)
+                self.world.set_torque(index, driven)
+                self.world.set_goal(index, drive.goal_actual - self._offsets[index])
             self.torque[index] = TORQUE_ON * servo.torque_register | DRIVEN * driven
         self.world.step()
         self._feel(World.STEP_S)

@@ -15,6 +15,7 @@ from .registers import BY_NAME, RAM_START, WRITABLE, decode, encode
 
 TICKS_PER_REV = 4096
 CENTRE_TICKS = 2048
+GOAL_ADDRESS = BY_NAME["goal_position"].address
 REZERO = 128
 """Written to the torque register: homing offset := such that the present position reads 2048."""
 
@@ -47,9 +48,9 @@ class Drive:
     """Shaft position (ticks of the encoder, no homing offset) to go to; meaningless without torque."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Settings:
-    """The registers that every step needs, decoded; taken anew after each write."""
+    """The registers that every step needs, decoded; brought up to date after each write."""
 
     goal: int
     """Within the angle limits, without homing offset."""
@@ -170,6 +171,10 @@ class Servo:
             self._bytes[40] = torque_before
             permanent[31:33] = self._bytes[31:33]
             torque_written = False
+        if address == GOAL_ADDRESS and len(data) <= 2:
+            # What a host writes at every tick; nothing else depends on it.
+            self._settings.goal = self._goal()
+            return
         self._permanent = bytes(permanent)
         self._settings = self._decode_settings()
         if torque_written:
@@ -234,11 +239,14 @@ class Servo:
             round(abs(load) * STALL_CURRENT_A / AMPERE_PER_UNIT),
         )
 
-    def _decode_settings(self) -> _Settings:
+    def _goal(self) -> int:
         low, high = self.get("min_position"), self.get("max_position")
         goal = self.get("goal_position")
+        return goal if (low, high) == (0, 0) else max(low, min(high, goal))
+
+    def _decode_settings(self) -> _Settings:
         return _Settings(
-            goal=goal if (low, high) == (0, 0) else max(low, min(high, goal)),
+            goal=self._goal(),
             speed=abs(self.get("goal_velocity")),
             torque=self._bytes[40] == 1,
             torque_limit=self.get("torque_limit") / 1000,

@@ -132,10 +132,9 @@ class ServoBus:
 
         Baud code 0 is 1 Mbaud; a servo set to another rate hears nothing here.
         """
-        hearing = [s for s in self.servos if s.id not in self.faults.silent and s.get("baud") == 0]
-        if servo_id == BROADCAST:
-            return sorted(hearing, key=lambda servo: servo.id)
-        return [servo for servo in hearing if servo.id == servo_id]
+        named = [s for s in self.servos if servo_id in (BROADCAST, s.id)]
+        hearing = [s for s in named if s.id not in self.faults.silent and s.get("baud") == 0]
+        return sorted(hearing, key=lambda servo: servo.id)
 
     def _answer(self, servo: Servo, params: bytes = b"") -> _Answer:
         delay_ns = servo.get("return_delay") * RETURN_DELAY_UNIT_NS

@@ -168,11 +168,11 @@ class World:
 
     def present_velocity_ticks(self) -> list[int]:
         """Measured velocity of each motor, in ticks/s."""
-        return [round(v) for v in self.data.qvel[self._joint_v] * self._ticks_per_unit]
+        return [round(v) for v in (self.data.qvel[self._joint_v] * self._ticks_per_unit).tolist()]
 
     def load(self) -> list[float]:
         """Drive of each motor as a fraction of its full torque, -1..1."""
-        return [float(v) for v in np.clip(self.data.actuator_force / self._force_limit, -1.0, 1.0)]
+        return np.clip(self.data.actuator_force / self._force_limit, -1.0, 1.0).tolist()
 
     def step(self, *, judged: bool = True) -> None:
         """One physics step of `STEP_S`; the judge need not watch a branch that will be thrown away."""
@@ -239,7 +239,7 @@ class World:
                 mujoco.mju_mulQuat(pose[3:], half, pose[3:].copy())
 
     def _to_ticks(self, joints: NDArray[np.float64]) -> list[int]:
-        return [round(v) for v in self._zero_ticks + joints * self._ticks_per_unit]
+        return [round(v) for v in (self._zero_ticks + joints * self._ticks_per_unit).tolist()]
 
     def _apply_torque(self, index: int) -> None:
         model = self.model
