@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from .exit_codes import AskCode, UsageError
 
 PATIENCE_S = 15.0
 """For an answer; the run itself waits less long for its parts."""
+CONNECT_S = 5.0
+"""For a run whose queue is full: it hangs, or many ask."""
 LOOK_S = 1.0
 """For the state of each of several runs."""
+RETRY_S = 0.002
 MAX_ANSWER = 1 << 16
 _PEER = struct.Struct("iII")
 
@@ -29,20 +33,31 @@ class NoAnswer(Exception):
 class Line:
     """A connection to one run; a context manager."""
 
-    def __init__(self, path: Path, timeout_s: float = PATIENCE_S) -> None:
+    def __init__(self, path: Path, timeout_s: float = CONNECT_S) -> None:
         """Raises `OSError` where nobody listens or may be asked, `NoAnswer` where a stranger does."""
         self.path = path
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._sock.settimeout(timeout_s)
         try:
             with in_folder(path) as (_, name):
-                self._sock.connect(name)
+                self._connect(name, time.monotonic() + timeout_s)
             _, uid, _ = _PEER.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
             if os.getuid() not in (0, uid) and uid != 0:
                 raise NoAnswer(f"{path} belongs to user {uid}, who is neither you nor root")
         except (OSError, NoAnswer):
             self._sock.close()
             raise
+
+    def _connect(self, name: str, deadline: float) -> None:
+        """Waits its turn where many others want to ask."""
+        self._sock.setblocking(False)
+        while True:
+            try:
+                return self._sock.connect(name)
+            except BlockingIOError:
+                # The queue is full; a connection to a local socket is otherwise made at once.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
 
     def __enter__(self) -> Line:
         return self
@@ -114,7 +129,7 @@ def _open(paths: list[Path]) -> tuple[list[Line], list[str]]:
     problems: list[str] = []
     for path in paths:
         try:
-            lines.append(Line(path, LOOK_S))
+            lines.append(Line(path))
         except (ConnectionRefusedError, FileNotFoundError):
             continue
         except (OSError, NoAnswer) as error:

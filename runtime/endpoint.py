@@ -23,11 +23,12 @@ from typing import Any
 
 from .endpoint_path import in_folder
 
-MAX_CLIENTS = 8
+MAX_CLIENTS = 16
+BACKLOG = 64
 LINE_BYTES = 1024
 BURST = 4
 WINDOW_NS = 100_000_000
-"""A client may ask so often within this time, and so many clients may come; more have to wait."""
+"""A client may ask so often within this time, and `MAX_CLIENTS` may come; more have to wait."""
 NO_DESCRIPTORS_NS = 1_000_000_000
 STRANGERS_NS = 10_000_000_000
 """How far apart refused strangers are reported at least."""
@@ -99,7 +100,7 @@ class Endpoint:
                 listener.bind(name)
                 # Nobody can connect before `listen`.
                 os.chmod(name, 0o600)
-                listener.listen(2 * MAX_CLIENTS)
+                listener.listen(BACKLOG)
             return cls(path, listener, uids)
         except OSError as error:
             listener.close()
@@ -120,7 +121,7 @@ class Endpoint:
         requests = [request for client in self._waiting(now_ns) for request in self._next(client, now_ns)]
         for fd, _ in self._poll.poll(0, MAX_CLIENTS + 1):
             if fd == self._listener.fileno():
-                self._accept(now_ns)
+                requests += self._accept(now_ns)
         for fd, _ in self._poll.poll(0, MAX_CLIENTS + 1):
             client = self._by_fd(fd)
             if client is not None:
@@ -156,21 +157,26 @@ class Endpoint:
         self._listener.close()
         self._poll.close()
 
-    def _accept(self, now_ns: int) -> None:
+    def _accept(self, now_ns: int) -> list[Request]:
+        """Admits those who have come; also what they have asked already, before others push them out."""
         if now_ns - self._accept_window_ns >= WINDOW_NS:
             self._accept_window_ns, self._accepted = now_ns, 0
-        while self._accepted < BURST:
+        requests: list[Request] = []
+        while self._accepted < MAX_CLIENTS:
             try:
                 sock, _ = self._listener.accept()
             except BlockingIOError:
-                return
+                return requests
             except OSError:
                 # No descriptors are left: looking again at once would only turn in circles.
                 self._pause(now_ns + NO_DESCRIPTORS_NS)
-                return
+                return requests
             self._accepted += 1
-            self._admit(sock, now_ns)
+            client = self._admit(sock, now_ns)
+            if client is not None:
+                requests += self._read(client, now_ns)
         self._pause(self._accept_window_ns + WINDOW_NS)
+        return requests
 
     def _pause(self, until_ns: int) -> None:
         self._accept_from_ns = until_ns
@@ -184,7 +190,7 @@ class Endpoint:
             else:
                 self._poll.unregister(self._listener)
 
-    def _admit(self, sock: socket.socket, now_ns: int) -> None:
+    def _admit(self, sock: socket.socket, now_ns: int) -> _Client | None:
         sock.setblocking(False)
         pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         self._numbers += 1
@@ -193,12 +199,13 @@ class Endpoint:
             self._strangers = f"refused: process {pid} of user {uid}"
             self._send(client, {"ok": False, "error": f"user {uid} may not ask: this run is of another user"})
             sock.close()
-            return
+            return None
         if len(self._clients) >= MAX_CLIENTS:
             # The one that has been quiet for longest makes room: a stop must get through.
             self._drop(min(self._clients.values(), key=lambda c: (c.busy, c.heard_ns)))
         self._clients[client.number] = client
         self._poll.register(sock, select.EPOLLIN)
+        return client
 
     def _read(self, client: _Client, now_ns: int) -> list[Request]:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.runtime.channel import Channel, ChannelClosed
 from holdfast.runtime.histogram import Recorder
-from holdfast.runtime.messages import Arm, Event, Message, Phase, Quit, Reset, Snapshot, Stop
+from holdfast.runtime.messages import Arm, Event, Heartbeat, Message, Phase, Quit, Reset, Snapshot, Stop
 
 
 def main() -> int:
@@ -41,6 +41,7 @@ def main() -> int:
 
 def serve(channel: Channel, role: str, settings: dict[str, Any]) -> int:
     recorder = Recorder("tick")
+    beat_ns, gap_ns = time.monotonic_ns(), 0
     while True:
         channel.wait(0.05)
         channel.send(
@@ -48,7 +49,11 @@ def serve(channel: Channel, role: str, settings: dict[str, Any]) -> int:
         )
         recorder.add(1_000_000)
         for envelope in channel.receive_all():
+            if isinstance(envelope.message, Heartbeat):
+                now_ns = time.monotonic_ns()
+                gap_ns, beat_ns = max(gap_ns, now_ns - beat_ns), now_ns
             if isinstance(envelope.message, Quit):
+                channel.send(Event(time.monotonic_ns(), "heartbeat_gap", "", gap_ns / 1e9))
                 channel.send(recorder.message())
                 say(channel, "released", "torque is off")
                 return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -241,3 +243,34 @@ def test_who_waits_when_the_run_ends_is_told(tmp_path: Path):
         assert answer["error"] in ("the control process has ended", "the run is over")
 
     play(tmp_path, person, control={"reset": "-"})
+
+
+KINDS = ("status", "garbage", "connections", "commands")
+
+
+def test_nobody_who_behaves_badly_delays_a_heartbeat_or_a_stop(tmp_path: Path):
+    """Control stops the arm after a second without one; they come ten times a second."""
+    waited_s: list[float] = []
+
+    def person(asking: Asking) -> None:
+        asking.wait_for("running")
+        flood = str(Path(__file__).with_name("flood.py"))
+        bad = [subprocess.Popen([sys.executable, flood, str(asking.path), kind, "5"]) for kind in KINDS]
+        time.sleep(3)
+        start = time.monotonic()
+        # Its turn may come late, but it comes: a person's program asks again.
+        for _ in range(20):
+            with contextlib.suppress(OSError, NoAnswer):
+                if asking.ask("stop")["ok"]:
+                    break
+        waited_s.append(time.monotonic() - start)
+        for process in bad:
+            process.wait(30)
+
+    log, _ = play(tmp_path, person)
+    (gap,) = [
+        entry.value for entry in log.entries if (entry.source, entry.code) == ("control", "heartbeat_gap")
+    ]
+    assert gap < 0.5
+    assert waited_s[0] < 2
+    assert [text.partition(" by ")[0] for text in log.stops] == ["asked for"]
