@@ -346,7 +346,8 @@ class Sequence:
         if "control" not in self.alive:
             return [*actions, *self._leave(now_ns)]
         self._enter(Stage.QUITTING, now_ns)
-        return [*actions, Send("control", Quit(park=True))]
+        # Who ends a run that is stopped does not mean the arm to move, whatever control makes of a reset.
+        return [*actions, Send("control", Quit(park=not self.verdict.stopped))]
 
     def _here(self, now_ns: int) -> list[Action]:
         """Stop and hold in place, without parking."""

@@ -248,7 +248,7 @@ def test_a_protective_stop_pauses_the_policy_and_ends_the_run():
     play = Play().run()
     actions = play.hear("control", "stop", "following_error: elbow")
     assert sent(actions, Task, "policy") == [Task(1, "")]
-    assert sent(actions, Quit) == [Quit(park=True)]
+    assert sent(actions, Quit) == [Quit(park=False)]
     assert play.end() == ExitCode.PROTECTIVE_STOP
     assert "following_error" in play.sequence.reason
 
