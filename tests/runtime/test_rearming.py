@@ -25,7 +25,7 @@ ORDERS = ("next", "quit")
 
 
 class Whole:
-    """Everything but the processes. Messages take a tick; the policy is ready `cameras` ticks after a reset."""
+    """All but the processes. Messages take a tick; the policy is ready `cameras` ticks after a reset."""
 
     def __init__(self, cameras: int) -> None:
         self.bench = Bench()
