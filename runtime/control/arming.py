@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ...drivers.arm import Arm
-from ...drivers.errors import BusError, DriverError
+from ...drivers.errors import BusError, Disconnected, DriverError
 from ...drivers.types import JointState
 from ..budgets import Budgets
 from .config import CoreConfig
 from .gate import FeetechGate, GateDenied, GatePhase, GateTable
 from .latch import UNFINISHED, LatchFile
+
+RELEASE_TRIES = 3
+"""Where nothing comes after it: at the end of a run and after a failed arming."""
 
 
 class Refused(Exception):
@@ -83,14 +86,17 @@ class Torque:
         self._gate.phase = GatePhase.RUN
         return joint
 
-    def switch_off(self) -> str | None:
-        """Torque off for every motor; None, or why some may still hold (then it may be tried again)."""
+    def switch_off(self, tries: int = 1) -> str | None:
+        """Torque off for every motor; None, or why some may still hold (then it may be tried again). A lost
+        answer makes it another of `tries`."""
         if not self.on:
             return None
         self._gate.phase = GatePhase.STOP
         try:
             self._arm.release()
         except (BusError, GateDenied) as error:
+            if tries > 1 and not isinstance(error, Disconnected):
+                return self.switch_off(tries - 1)
             self.doubtful = True
             return str(error)
         self.on = self.doubtful = False
@@ -103,7 +109,7 @@ class Torque:
             # Letting go of an arm that a former run left holding would drop it.
             self.doubtful = True
             return "torque is left as it is, because the arm was being held"
-        problem = self.switch_off()
+        problem = self.switch_off(RELEASE_TRIES)
         return "torque is off again" if problem is None else f"some motors may hold torque ({problem})"
 
     def _restore_latch(self, reason: str | None) -> None:

@@ -15,7 +15,7 @@ from ...drivers.types import JointState
 from ..channel import Channel
 from ..messages import Phase
 from ..recorder.in_control import ControlRecorder
-from .arming import Options, Refused, Torque
+from .arming import RELEASE_TRIES, Options, Refused, Torque
 from .clock import Grid, Wake
 from .core import ControlCore
 from .deadlines import stops
@@ -204,14 +204,14 @@ class ControlLoop:
         self._grid.restart()
         self.telemetry.armed(self._clock())
 
-    def _let_go(self, asked: bool) -> list[Note]:
+    def _let_go(self, asked: bool, tries: int = 1) -> list[Note]:
         """Torque off where the core asks for it; tried again until every motor has answered. What is to be
         said about it."""
         self._letting_go |= asked
         now = self._clock()
         if not self._letting_go or (not asked and now - self._release_tried_ns < RELEASE_AGAIN_NS):
             return []
-        problem = self.torque.switch_off()
+        problem = self.torque.switch_off(tries)
         self._release_tried_ns = self._clock()
         if problem is None:
             self._letting_go = False
@@ -293,7 +293,7 @@ class ControlLoop:
         return "hold"
 
     def _release(self) -> None:
-        self._tell(self._let_go(True))
+        self._tell(self._let_go(True, RELEASE_TRIES))
 
     def _leave(self, finish: Finish) -> Finish:
         report = self.telemetry.report

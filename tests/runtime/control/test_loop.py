@@ -325,6 +325,28 @@ def test_an_error_of_our_own_does_not_keep_the_motors_from_letting_go(tmp_path: 
     assert scene.loop.state.phase == Phase.RELEASED
 
 
+def test_one_lost_answer_at_the_end_is_asked_for_again(scene: Scene) -> None:
+    scene.arm.at = (0.0, -0.5, 0.0)
+    scene.supervisor.send(ArmMessage(1, False, False, 300 * MS, 300 * MS))
+    energise, release = scene.arm.energise, scene.arm.release
+
+    def then_quit() -> None:
+        energise()
+        scene.supervisor.send(Quit(park=True))
+
+    def fails_once() -> None:
+        scene.arm.release_fails = BusTimeout("no answer") if scene.arm.releases == 0 else None
+        release()
+
+    scene.arm.energise = then_quit  # pyright: ignore[reportAttributeAccessIssue]
+    scene.arm.release = fails_once  # pyright: ignore[reportAttributeAccessIssue]
+    assert scene.loop.run() == "release"
+    assert scene.arm.releases == 2
+    assert scene.arm.on == [False] * 3
+    assert not scene.loop.release_failed
+    assert scene.loop.latch.reason() is None
+
+
 # The watchdog of the computer
 
 
