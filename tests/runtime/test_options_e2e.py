@@ -103,3 +103,21 @@ def test_without_permission_for_real_time_strict_refuses(tmp_path: Path, bundle:
     assert "SCHED_FIFO (not permitted" in run.report()["reason"]
     assert run.count("armed") == 0
     assert torque(simulator) == [0] * len(MOTOR_IDS)
+
+
+def test_a_stop_input_or_watchdog_that_is_not_there_refuses_the_start(
+    tmp_path: Path, bundle: Path, simulator: Simulator
+):
+    for number, (option, value) in enumerate(
+        (("--stop-input", "evdev:/dev/no-button"), ("--watchdog", "/dev/no-watchdog"))
+    ):
+        folder = tmp_path / str(number)
+        with VlaRun(folder, str(bundle), *arm_options(simulator), option, value) as run:
+            assert run.finish() == 3, run.output
+        assert value.rpartition(":")[2] in run.output
+        assert "armed" not in [event["code"] for event in run.events()]
+    look = ["--check", "--json", option, value]
+    with VlaRun(tmp_path / "check", str(bundle), *arm_options(simulator), *look) as run:
+        assert run.finish() == 3, run.output
+    assert value in run.output
+    assert torque(simulator) == [0] * len(MOTOR_IDS)

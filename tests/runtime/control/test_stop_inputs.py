@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import re
 from pathlib import Path
@@ -231,6 +232,37 @@ def test_half_an_event_is_no_event(keys: wire.Keys) -> None:
     assert codes(inputs) == ["stop_input_lost"]
 
 
+@pytest.mark.parametrize(("number", "opens"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_kernel_without_masks_sends_all_events_which_is_fine(
+    keys: wire.Keys, monkeypatch: pytest.MonkeyPatch, number: int, opens: bool
+) -> None:
+    def no_mask(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setitem(wire.ANSWERS, evdev.SET_MASK, no_mask)
+    if not opens:
+        with pytest.raises(InputError, match="cannot be opened"):
+            opened(f"evdev:{keys.path}")
+        return
+    inputs = opened(f"evdev:{keys.path}")
+    keys.send((3, 0, 17))
+    assert codes(inputs) == []
+    keys.tap(SPACE)
+    assert codes(inputs) == ["stop_input"]
+
+
+@pytest.mark.parametrize("request_number", [evdev.GET_NAME, evdev.GET_KEYS])
+def test_a_device_that_vanishes_while_it_is_opened_is_refused(
+    keys: wire.Keys, monkeypatch: pytest.MonkeyPatch, request_number: int
+) -> None:
+    def gone(*_: object) -> int:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setitem(wire.ANSWERS, request_number, gone)
+    with pytest.raises(InputError, match="No such device"):
+        opened(f"evdev:{keys.path}")
+
+
 # A GPIO line
 
 
@@ -277,6 +309,18 @@ def test_a_line_that_takes_long_to_read_is_refused(chip: wire.Chip, monkeypatch:
         opened(f"gpio:{chip.path}:17")
 
 
+@pytest.mark.parametrize("request_number", [gpio.GET_CHIP, gpio.GET_LINE])
+def test_a_chip_that_vanishes_while_it_is_opened_is_refused(
+    chip: wire.Chip, monkeypatch: pytest.MonkeyPatch, request_number: int
+) -> None:
+    def gone(*_: object) -> int:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setitem(wire.ANSWERS, request_number, gone)
+    with pytest.raises(InputError, match="No such device"):
+        opened(f"gpio:{chip.path}:17")
+
+
 # All of a run
 
 
@@ -319,14 +363,18 @@ def test_a_missing_permission_is_said_with_the_group(
 ) -> None:
     node = tmp_path / "node"
     node.touch()
-    os.chown(node, -1, os.getgid())
 
     def forbidden(*_: object, **__: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     inputs = StopInputs([kind.format(node)])
     monkeypatch.setattr(os, "open", forbidden)
-    with pytest.raises(InputError, match=r"no permission.*(usermod -aG|udev rule)"):
+    for group, words in (("input", "usermod -aG input"), ("root", "udev rule")):
+        monkeypatch.setattr(grp, "getgrgid", lambda _, name=group: grp.struct_group((name, "x", 1, [])))
+        with pytest.raises(InputError, match=f"no permission.*{words}"):
+            inputs.open()
+    node.unlink()
+    with pytest.raises(InputError, match=r"no permission.*udev rule"):
         inputs.open()
 
 
