@@ -22,7 +22,7 @@ from holdfast.runtime.control.latch import LatchFile
 from holdfast.runtime.control.loop import ControlLoop
 from holdfast.runtime.control.watchdog import Watchdog
 from holdfast.runtime.messages import Arm as ArmMessage
-from holdfast.runtime.messages import Event, Phase, Quit, Stop
+from holdfast.runtime.messages import Event, Heartbeat, Phase, Quit, Stop
 from holdfast.runtime.recorder.in_control import ControlRecorder
 from holdfast.runtime.recorder.reading import read_recording
 from holdfast.runtime.recorder.replay import replay
@@ -45,6 +45,7 @@ class FakeArm:
     read_fails: Exception | None = None
     energise_fails: Exception | None = None
     release_fails: Exception | None = None
+    supervisor: Channel | None = None
 
     def connect(self) -> list[MotorInfo]:
         return []
@@ -53,6 +54,8 @@ class FakeArm:
         return []
 
     def read(self) -> JointState:
+        if self.supervisor is not None:
+            self.supervisor.send(Heartbeat())
         if self.read_fails is not None:
             raise self.read_fails
         return joint_state(self.at, time.monotonic_ns())
@@ -106,24 +109,27 @@ def scene(tmp_path: Path) -> Scene:
 def make_scene(
     tmp_path: Path, *, dry_run: bool = False, watchdog: Watchdog | None = None, **changes: object
 ) -> Scene:
+    """A busy machine may miss as many slots as it likes."""
     ours_s, theirs_s = channel_pair()
     ours_p, theirs_p = channel_pair()
+    supervisor = Channel(ours_s, 1)
     gate = FeetechGate()
-    arm = FakeArm(gate)
+    arm = FakeArm(gate, supervisor=supervisor)
+    patient = config(max_missed_in_a_row=10_000, max_missed_fraction=1.0, **changes)
     options = Options("serial:/dev/fake", dry_run, False, (0.05, 0.05, 5.0), lambda resting: {})
     (tmp_path / "rings").mkdir()
     loop = ControlLoop(
-        ControlCore(config(**changes)),
+        ControlCore(patient),
         arm,  # pyright: ignore[reportArgumentType]
         gate,
         Channel(theirs_s, 1),
         Channel(theirs_p, 1),
         LatchFile(tmp_path / "latch.json"),
         options,
-        flight=ControlRecorder.open(tmp_path / "rings", config(**changes)),
+        flight=ControlRecorder.open(tmp_path / "rings", patient),
         watchdog=watchdog,
     )
-    return Scene(loop, arm, Channel(ours_s, 1), Channel(ours_p, 1))
+    return Scene(loop, arm, supervisor, Channel(ours_p, 1))
 
 
 def test_an_error_of_our_own_in_motion_brakes_the_arm_before_the_process_ends(scene: Scene) -> None:
