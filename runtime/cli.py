@@ -132,6 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     stops.add_argument(
         "--stop-input",
         action="append",
+        type=_input,
         default=[],
         metavar="SPEC",
         help="a switch or key that stops the arm: evdev:/dev/input/by-id/NAME[?key=KEY_SPACE] or "
@@ -140,6 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
     stops.add_argument(
         "--reset-input",
         action="append",
+        type=_input,
         default=[],
         metavar="SPEC",
         help="the same, for resetting a stop; never moves the arm; repeatable",
@@ -181,6 +183,18 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     return parser  # fmt: skip
+
+
+def _input(text: str) -> str:
+    """A type for argparse: what names no input is refused before anything is loaded."""
+    from ..drivers.errors import ConfigError
+    from .control.input_spec import parse_input
+
+    try:
+        parse_input(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -186,6 +186,9 @@ except NoAnswer as error:
         ["--ask", "stop", "--check"],
         ["--ask", "stop", "--explain"],
         ["--json"],
+        ["--stop-input", "gpio:17"],
+        ["--reset-input", "evdev:/dev/input/event7?key=KEY_NONE_SUCH"],
+        ["--max-tool-speed", "0"],
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(options: list[str], capsys: pytest.CaptureFixture[str]):
