@@ -16,6 +16,9 @@ import pytest
 from .house import ROOMS, ROOT, calls, closure, imports, modules, ours, tree, within
 
 PURE = (
+    "body",
+    "body_checks",
+    "body_model",
     "chain",
     "config",
     "core",
@@ -29,6 +32,7 @@ PURE = (
     "spline",
     "state",
     "strategies",
+    "tools",
     "watch",
 )
 """Modules of runtime/control that have neither clock nor I/O; nor has what they use of it."""
@@ -64,7 +68,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 """Room -> what it may import of ours. The longest matching name of a room counts."""
 
 NEVER: dict[str, tuple[str, ...]] = {
-    "runtime": ("torch", "mujoco", "pickle", "marshal", "shelve", "multiprocessing"),
+    "runtime": ("torch", "drivers.simulated", "pickle", "marshal", "shelve", "multiprocessing"),
     "runtime.control": (
         "onnxruntime",
         "cv2",
@@ -73,12 +77,21 @@ NEVER: dict[str, tuple[str, ...]] = {
         "runtime.backends",
         "drivers.cameras",
     ),
-    "runtime.policy": ("runtime.control", "drivers.arm", "drivers.transport", "drivers.feetech"),
+    "runtime.policy": (
+        "runtime.control",
+        "drivers.arm",
+        "drivers.transport",
+        "drivers.feetech",
+        "drivers.physics",
+    ),
     "drivers": ("torch", "onnxruntime", "tensorrt", "pickle", "marshal", "shelve"),
 }
 """Room -> what it must not import, directly or through others of ours, not even inside a function."""
 
-MUJOCO_IS_FOR = ("drivers.simulated", "export.training", "benchmarks")
+MUJOCO_IS_FOR = ("drivers.physics", "drivers.simulated", "export.training", "benchmarks")
+"""Rooms that may import MuJoCo, by whatever means."""
+PHYSICS_IS_FOR = ("runtime.control.body", *MUJOCO_IS_FOR)
+"""Rooms that may ask `drivers.physics` for it: of the run path, the shape of the arm alone."""
 
 IMPURE_IMPORTS = (
     "asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "serial",
@@ -115,10 +128,19 @@ def test_a_room_never_reaches_what_it_must_not(room: str) -> None:
             assert not banned, f"{' -> '.join(way)}: {room} must not reach {banned[0]}"
 
 
-def test_only_the_simulator_and_its_users_import_mujoco() -> None:
+def test_mujoco_is_imported_by_few() -> None:
     for module in modules():
-        if any(within(name, "mujoco") for name in imports(module)):
+        by_name = [
+            text for text, call in calls(module) if text.endswith("import_module") and _names_mujoco(call)
+        ]
+        if by_name or any(within(name, "mujoco") for name in imports(module)):
             assert any(within(module, room) for room in MUJOCO_IS_FOR), module
+        if any(within(name, "drivers.physics") for name in imports(module)):
+            assert any(within(module, room) for room in PHYSICS_IS_FOR), module
+
+
+def _names_mujoco(call: ast.Call) -> bool:
+    return any("mujoco" in ast.unparse(argument) for argument in call.args)
 
 
 def test_the_run_path_does_not_import_the_simulator() -> None:
@@ -128,6 +150,18 @@ def test_the_run_path_does_not_import_the_simulator() -> None:
         ):
             simulated = [name for name in closure(module) if within(name, "drivers.simulated")]
             assert not simulated, f"{module} reaches {simulated}"
+
+
+def test_mujoco_is_there_to_compute_and_looks_for_no_display() -> None:
+    """Loaded as control does it: no window system, no OpenGL, nothing printed."""
+    script = "import sys, holdfast.drivers.physics as p; p.load_mujoco(); print('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=100, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "mujoco" in loaded
+    assert not loaded & {"glfw", "OpenGL", "torch", "onnxruntime", "cv2"}
+    assert not done.stderr
 
 
 @pytest.mark.parametrize("process", ["runtime.control.process"])
@@ -233,6 +267,6 @@ def test_every_data_file_is_installed() -> None:
         folder = ROOT.joinpath(*package.split(".")[1:])
         installed |= {path for pattern in patterns for path in folder.glob(pattern)}
     for room in ROOMS:
-        for suffix in ("*.yaml", "*.json", "*.pt", "*.npz"):
+        for suffix in ("*.yaml", "*.json", "*.xml", "*.pt", "*.npz"):
             for path in (ROOT / room).rglob(suffix):
                 assert path in installed, f"{path.relative_to(ROOT)} is not in pyproject's package-data"

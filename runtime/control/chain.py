@@ -12,20 +12,14 @@ from dataclasses import dataclass
 
 from ...drivers.types import JointState
 from ..messages import Chunk
+from .body_checks import check_body, check_tool_speed
 from .config import CoreConfig
 from .executor import Execution, Target
-from .smoother import Motion, Smoother
+from .smoother import Motion
+from .tools import Tools, Violation
 
 _TOLERANCE = 1e-6
 """Relative slack of the kinematic checks, for rounding in the trajectory generator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A condition of the deadline table, with the numbers a person needs."""
-
-    code: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +114,10 @@ def clamp_target(target: Target, measured: Sequence[float], config: CoreConfig) 
     return Clamped(Target(tuple(positions), tuple(velocities)), tuple(reasons))
 
 
-SetpointCheck = Callable[[Motion, Motion, CoreConfig, Smoother], Violation | None]
+SetpointCheck = Callable[[Motion, Motion, CoreConfig, Tools], Violation | None]
 
 
-def check_position(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+def check_position(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     """Inside the limits; a joint that starts outside (resting there at arming) may only move inwards."""
     for i, name in enumerate(config.joint_names):
         value, low, high = after.position[i], config.low[i], config.high[i]
@@ -134,7 +128,7 @@ def check_position(before: Motion, after: Motion, config: CoreConfig, _: Smoothe
     return None
 
 
-def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     """The step actually commanded, by finite difference, and the velocity that the smoother states."""
     dt_s = config.dt_ns * 1e-9
     for i, name in enumerate(config.joint_names):
@@ -146,7 +140,7 @@ def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Smoothe
     return None
 
 
-def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     dt_s = config.dt_ns * 1e-9
     for i, name in enumerate(config.joint_names):
         limit = config.kinematic.acceleration[i] * (1 + _TOLERANCE) + _TOLERANCE
@@ -157,7 +151,7 @@ def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Smo
     return None
 
 
-def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -> Violation | None:
+def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     dt_s = config.dt_ns * 1e-9
     for i, name in enumerate(config.joint_names):
         limit = config.kinematic.jerk[i] * (1 + _TOLERANCE) + _TOLERANCE
@@ -168,10 +162,10 @@ def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Smoother) -
 
 
 def check_stopping_distance(
-    before: Motion, after: Motion, config: CoreConfig, smoother: Smoother
+    before: Motion, after: Motion, config: CoreConfig, tools: Tools
 ) -> Violation | None:
     """Braking from the setpoint must come to rest inside the limits (or no further out than it began)."""
-    for i, rest in enumerate(smoother.stopping_position(after)):
+    for i, rest in enumerate(tools.smoother.stopping_position(after)):
         slack = _TOLERANCE * (config.high[i] - config.low[i])
         low, high = min(config.low[i], before.position[i]), max(config.high[i], before.position[i])
         if not low - slack <= rest <= high + slack:
@@ -189,13 +183,15 @@ SETPOINT_CHECKS: tuple[tuple[str, SetpointCheck], ...] = (
     ("acceleration", check_acceleration),
     ("jerk", check_jerk),
     ("stopping distance", check_stopping_distance),
+    ("tool speed", check_tool_speed),
+    ("distances and workspace", check_body),
 )
 
 
-def check_setpoint(before: Motion, after: Motion, config: CoreConfig, smoother: Smoother) -> Violation | None:
+def check_setpoint(before: Motion, after: Motion, config: CoreConfig, tools: Tools) -> Violation | None:
     """The first check that refuses the step from `before` to `after`."""
     for _, check in SETPOINT_CHECKS:
-        violation = check(before, after, config, smoother)
+        violation = check(before, after, config, tools)
         if violation is not None:
             return violation
     return None
@@ -292,7 +288,8 @@ def check_since(
         return None
     for name, since, most in zip(config.joint_names, since_ns, most_ns, strict=True):
         if since and now_ns - since > most:
-            return Violation(code, f"{name} for {(now_ns - since) / 1e6:.0f} ms")
+            lasted = f"for {(now_ns - since) / 1e6:.0f} ms, allowed are {most / 1e6:.0f} ms"
+            return Violation(code, f"{name} {lasted}")
     return None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...drivers.robots.schema import Robot
 from ...drivers.units import JointUnits
+from .body import Body
+from .body_model import BodyConfig, body_config
 from .deadlines import check_reactions
 from .smoother import KinematicLimits
 from .strategies import DEFAULT
@@ -14,6 +16,8 @@ from .strategies import DEFAULT
 GRIPPER_MARGIN = 0.5
 """Percent of its range that a gripper keeps from either end: a command that came to rest at the very end
 would swing over it by a few hundredths, which is a protective stop."""
+_BELOW = 0.999
+"""Share of the tool speed that is aimed at: rounding must not look like speeding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class CoreConfig:
     max_starved: int
     reactions: dict[str, str] = field(default_factory=dict)
     """The robot file's choices; see `deadlines.reaction_to`."""
+    body: BodyConfig | None = None
+    """The arm's shape; None: distances and workspace are not checked."""
+    tool_speed_m_s: float | None = None
+    """Most speed of the tip, for which `kinematic.velocity` is already scaled; None: no limit of its own."""
 
     def __post_init__(self) -> None:
         n = len(self.joint_names)
@@ -85,15 +93,17 @@ def core_config(
     """Turns a robot file, its calibration and the bundle's chunk shape into the core's configuration.
 
     The position limits are the robot file's, cut to the calibrated range: beyond that the servo itself
-    would clamp, and the arm would silently not follow. Raises `ConfigError` for reactions that the table
-    does not offer.
+    would clamp, and the arm would silently not follow. With a tool speed the velocities of all joints that
+    move the tip are scaled by the same factor. Raises `ConfigError` for reactions that the table does not
+    offer, and for a body that cannot be read.
     """
     check_reactions(robot.reactions)
     reachable = [units.reachable(i) for i in range(len(robot.joints))]
     joints = robot.joints
     dt_ns = round(1e9 / (control_hz or robot.control.hz))
     margin = robot.control.position_margin
-    return CoreConfig(
+    load_ns, current_ms = round(robot.health.load_ms * 1e6), robot.health.current_ms
+    config = CoreConfig(
         joint_names=robot.joint_names,
         gripper=tuple(joint.gripper for joint in joints),
         low=tuple(low for low, _ in reachable),
@@ -105,7 +115,7 @@ def core_config(
             tuple(joint.limits.jerk for joint in joints),
         ),
         lead=tuple(joint.limits.lead for joint in joints),
-        first_step=tuple(joint.limits.lead for joint in joints),
+        first_step=tuple(joint.limits.first_step or joint.limits.lead for joint in joints),
         following_error=tuple(joint.limits.following_error for joint in joints),
         start_pose=tuple(joint.start for joint in joints),
         park_pose=tuple(joint.park for joint in joints),
@@ -121,13 +131,29 @@ def core_config(
         voltage_v=robot.health.voltage_v,
         temperature_c=robot.health.temperature_c,
         load=robot.health.load,
-        load_ns=round(robot.health.load_ms * 1e6),
-        current_a=None,
-        current_ns=round(robot.health.load_ms * 1e6),
-        grip=(None,) * len(joints),
+        load_ns=load_ns,
+        current_a=robot.health.current_a,
+        current_ns=load_ns if current_ms is None else round(current_ms * 1e6),
+        grip=tuple(None if j.grip is None else (j.grip.load, round(j.grip.ms * 1e6)) for j in joints),
         at_exit=robot.exit.at_exit,
         after_fault=robot.exit.after_fault,
         stop_category=robot.exit.stop_category,
         max_starved=robot.control.max_starved,
         reactions=dict(robot.reactions),
+        body=body_config(robot),
+        tool_speed_m_s=robot.control.tool_speed_m_s,
     )
+    return config if config.tool_speed_m_s is None else _at_tool_speed(config, config.tool_speed_m_s)
+
+
+def _at_tool_speed(config: CoreConfig, limit_m_s: float) -> CoreConfig:
+    """With velocities at which the tip is never faster, whatever the pose: a joint at the velocity v moves
+    it by at most v times its `Body.tip_weights`, and in the worst case these add up."""
+    assert config.body is not None
+    weights = Body(config.body, config.joint_names, config.low, config.high).tip_weights
+    worst = sum(v * weight for v, weight in zip(config.kinematic.velocity, weights, strict=True))
+    share = min(1.0, _BELOW * limit_m_s / worst) if worst > 0 else 1.0
+    velocity = tuple(
+        v * share if weight > 0 else v for v, weight in zip(config.kinematic.velocity, weights, strict=True)
+    )
+    return replace(config, kinematic=replace(config.kinematic, velocity=velocity))

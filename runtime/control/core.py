@@ -19,7 +19,7 @@ from .executor import Path, Target, path_of, position_at
 from .quick import replace
 from .requests import take_requests
 from .settle import at_rest, settle
-from .smoother import LOOKAHEAD_S, Motion, Smoother, SmootherError
+from .smoother import LOOKAHEAD_S, Motion, SmootherError
 from .state import Condition, CoreState, Inbox, Note, Output, StopCategory, StopRecord
 from .strategies import STRATEGIES
 from .watch import watch
@@ -52,7 +52,8 @@ class ControlCore:
 
     def __init__(self, config: CoreConfig) -> None:
         self.config = config
-        self.smoother = Smoother(config.kinematic, config.dt_ns * 1e-9)
+        self.tools = chain.Tools.of(config)
+        self.smoother = self.tools.smoother
         self.strategy = STRATEGIES[config.strategy]
         self._still = tuple(_STILL[gripper] * config.dt_ns * 1e-9 for gripper in config.gripper)
 
@@ -308,7 +309,7 @@ class ControlCore:
                 on_path = state.execution is not None and now_ns <= state.execution.end_ns
                 duration_s = LOOKAHEAD_S if state.phase == Phase.RUN and on_path else 0.0
                 after = self.smoother.toward(before, target.position, target.velocity, duration_s)
-                violation = chain.check_setpoint(before, after, self.config, self.smoother)
+                violation = chain.check_setpoint(before, after, self.config, self.tools)
                 refused = Condition(violation.code, violation.text) if violation else None
             except SmootherError as error:
                 refused = Condition("no_trajectory", str(error))

@@ -29,6 +29,7 @@ from ..parent import orphaned, signal_at_parents_death
 from ..recorder.in_control import ControlRecorder
 from . import chain, realtime
 from .arming import Options, Refused
+from .body_checks import describe_body
 from .config import CoreConfig, core_config
 from .core import ControlCore
 from .deadlines import START_PERCENT, START_TOLERANCE, SUPERVISOR_SILENCE_NS, WINDOW_NS
@@ -90,6 +91,7 @@ def guards(loop: ControlLoop) -> list[str]:
             f"{config.kinematic.acceleration[i]:g}/s2, {config.kinematic.jerk[i]:g}/s3, lead "
             f"{config.lead[i]:g}, following error {config.following_error[i]:g}"
         )
+    rows += describe_body(config, core.tools.body)
     rows.append(f"smoother: {type(core.smoother).__name__}, {config.dt_ns / 1e6:g} ms")
     average = f", moving average over {config.ema_s:g} s" if config.ema_s else ""
     rows.append(f"chunks: {config.strategy} ({core.strategy.meaning}){average}")

@@ -46,6 +46,8 @@ class KinematicLimits:
 
 LOOKAHEAD_S = 0.1
 """How far ahead on the path the smoother aims. Longer: smoother, but corners are cut more."""
+_ROUNDED = 1.001
+"""For what rounding and `_NUDGES` may change."""
 _NUDGES = (1e-9, 1e-6)
 """Relative: far below what any check of a setpoint can see."""
 _GOOD = (ruckig.Result.Working, ruckig.Result.Finished)
@@ -69,6 +71,7 @@ class Smoother:
         self._all_path = ruckig.Trajectory(joints)
         self._following = _request(limits, 0, joints)
         self._braking_path = ruckig.Trajectory(joints)
+        self._braking_from: Motion | None = None
         self._braking = _request(limits, 0, joints)
         self._braking.control_interface = ruckig.ControlInterface.Velocity
         self._braking.synchronization = ruckig.Synchronization.No
@@ -150,6 +153,31 @@ class Smoother:
         position, _, _ = path.at_time(path.duration)
         return tuple(position)
 
+    def braking_s(self, motion: Motion) -> float:
+        """How long the fastest braking from `motion` takes."""
+        return self._braked(motion).duration
+
+    def braking_at(self, motion: Motion, time_s: float) -> Sequence[float]:
+        """The positions on that way, so long after `motion`."""
+        return self._braked(motion).at_time(time_s)[0]
+
+    def turning_back(self, motion: Motion) -> tuple[tuple[int, float, float], ...]:
+        """(joint, when in s, how far from `motion` it is then, at most) for joints that turn on that way.
+
+        Those decelerate by more than they need: taking the deceleration a back with jerk j costs a joint
+        a^2 / 2j of its velocity v. If that is more than v, it comes to rest before its acceleration does, at
+        the time t with v - a t + j t^2 / 2 = 0, and turns back.
+        """
+        turns = []
+        for i, (v, a, jerk) in enumerate(
+            zip(motion.velocity, motion.acceleration, self._limits[2], strict=True)
+        ):
+            if v * a < 0 and 2 * jerk * abs(v) < a * a:
+                v, a = abs(v), abs(a)
+                t = (a - math.sqrt(a * a - 2 * jerk * v)) / jerk
+                turns.append((i, t, _ROUNDED * (v * t - a * t * t / 2 + jerk * t**3 / 6)))
+        return tuple(turns)
+
     def _brake_one(self, request: ruckig.InputParameter, path: ruckig.Trajectory) -> None:
         request.control_interface = ruckig.ControlInterface.Velocity
         request.target_velocity = [0.0]
@@ -160,11 +188,16 @@ class Smoother:
             request.control_interface = ruckig.ControlInterface.Position
 
     def _braked(self, motion: Motion) -> ruckig.Trajectory:
+        """Several checks ask for the same braking: it is computed once."""
+        if motion is self._braking_from:
+            return self._braking_path
+        self._braking_from = None
         request = self._braking
         request.current_position = motion.position
         request.current_velocity = motion.velocity
         request.current_acceleration = motion.acceleration
         _calculate(self._all, request, self._braking_path)
+        self._braking_from = motion
         return self._braking_path
 
 

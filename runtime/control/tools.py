@@ -1,0 +1,54 @@
+"""What the checks of a setpoint work with (scratch memory, no state), and what they find. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...drivers.errors import ConfigError
+from .body import Body
+from .smoother import Smoother
+
+if TYPE_CHECKING:
+    from .config import CoreConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A condition of the deadline table, with the numbers a person needs."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Made once from the configuration."""
+
+    smoother: Smoother
+    body: Body | None
+    """None: the robot file has none, and nothing of it is checked."""
+
+    @classmethod
+    def of(cls, config: CoreConfig) -> Tools:
+        """Raises `ConfigError` for a body that does not load or does not fit the robot, and for a start or
+        park pose that its checks would not let the arm reach."""
+        smoother = Smoother(config.kinematic, config.dt_ns * 1e-9)
+        body = None
+        if config.body is not None:
+            body = Body(config.body, config.joint_names, config.low, config.high)
+            for name, pose in (("start", config.start_pose), ("park", config.park_pose)):
+                _check_pose(name, pose, body)
+        return cls(smoother, body)
+
+
+def _check_pose(name: str, position: Sequence[float], body: Body) -> None:
+    bad = [body.describe(near) for near in body.near(position)]
+    rooms = enumerate(body.rooms(position))
+    bad += [body.describe_side(position, side) for side, room in rooms if room < 0]
+    if bad:
+        raise ConfigError(
+            f"at the {name} pose of the robot file {'; '.join(bad)}. Change the pose, or the robot file's "
+            f"body ({body.config.source})"
+        )
