@@ -102,6 +102,8 @@ def compile_model(mujoco: Any, config: BodyConfig) -> tuple[Any, tuple[Pair, ...
     """The model with nothing but the pairs to compare. Raises `ConfigError`."""
     try:
         spec = mujoco.MjSpec.from_string(config.model)
+        # Nothing falls here, but MuJoCo wants a mass in whatever moves.
+        spec.compiler.boundmass = spec.compiler.boundinertia = 1.0
         for index, geom in enumerate(spec.geoms):
             geom.name = geom.name or f"geom {index}"
         given = spec.compile()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from holdfast.drivers.calibration import find_calibration
+from holdfast.drivers.physics import load_mujoco
 from holdfast.drivers.robots.schema import load_robot
+from holdfast.drivers.simulated import scene
+from holdfast.drivers.simulated.world import World
 from holdfast.drivers.units import JointUnits
 from holdfast.runtime.control.body import Body
 from holdfast.runtime.control.config import core_config
 
 pytestmark = pytest.mark.sim
+mujoco = load_mujoco()
 SEEDS = range(200)
 IN_BOXES = 1e-9
 
@@ -31,10 +37,7 @@ def random_pose(seed: int) -> list[float]:
     return [float(rng.uniform(low, high)) for low, high in limits]
 
 
-def placed(pose: list[float]):  # noqa: ANN201 - MuJoCo has no types
-    from holdfast.drivers.simulated import scene
-    from holdfast.drivers.simulated.world import World
-
+def placed(pose: list[float]) -> World:
     world = World(0)
     joints = np.array(pose)
     joints[-1] *= scene.JAW_OPENING_M / 100
@@ -43,7 +46,6 @@ def placed(pose: list[float]):  # noqa: ANN201 - MuJoCo has no types
 
 
 def test_the_tip_is_where_the_scene_has_it(body: Body):
-    world = None
     for seed in SEEDS:
         pose = random_pose(seed)
         world = placed(pose)
@@ -69,10 +71,8 @@ def test_every_part_of_the_scene_is_inside_the_shape(body: Body, seed: int):
                 assert inside < IN_BOXES, (theirs, world.model.geom(geom).name)
 
 
-def surface(model, data, geom: int, count: int = 200) -> np.ndarray:
+def surface(model: Any, data: Any, geom: int, count: int = 200) -> np.ndarray:
     """Points [n, 3] of a geom, the outermost ones among them."""
-    import mujoco
-
     rng = np.random.default_rng(geom)
     size, kind = model.geom_size[geom], model.geom_type[geom]
     if kind == mujoco.mjtGeom.mjGEOM_BOX:
@@ -89,10 +89,8 @@ def surface(model, data, geom: int, count: int = 200) -> np.ndarray:
     return data.geom_xpos[geom] + local @ data.geom_xmat[geom].reshape(3, 3).T
 
 
-def outside(model, data, geom: int, point: np.ndarray) -> float:
+def outside(model: Any, data: Any, geom: int, point: np.ndarray) -> float:
     """How far a point lies outside a capsule or box; negative inside."""
-    import mujoco
-
     local = data.geom_xmat[geom].reshape(3, 3).T @ (point - data.geom_xpos[geom])
     size = model.geom_size[geom]
     if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_BOX:
