@@ -1,0 +1,20 @@
+"""What is mutated, and the unit tests that must notice: fast ones, those that are about it first."""
+
+from __future__ import annotations
+
+CONTROL = "runtime/control"
+TESTS = "tests/runtime/control"
+
+
+def _tests(*names: str) -> list[str]:
+    return [f"{TESTS}/test_{name}.py" for name in names]
+
+
+TARGETS: dict[str, list[str]] = {
+    f"{CONTROL}/gate.py": _tests("gate"),
+    f"{CONTROL}/chain.py": _tests("chain", "chain_setpoints", "core", "core_stops"),
+    f"{CONTROL}/deadlines.py": _tests("deadlines", "latch_and_table", "reactions"),
+    f"{CONTROL}/watch.py": _tests("watch", "core_stops"),
+    f"{CONTROL}/settle.py": _tests("settle", "core_stops"),
+    f"{CONTROL}/requests.py": _tests("requests", "core_stops"),
+}
