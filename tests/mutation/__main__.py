@@ -1,8 +1,8 @@
 """`python -m tests.mutation`: makes mistakes in the safety code and says which ones no test notices.
 
-Results are kept in runs/mutation.jsonl until the code or its tests change: a run that was broken off goes on
-where it was. Exit code 1: a mistake survives that survivors.yaml does not explain, or one that it explains
-does not survive any more.
+Results are kept in runs/mutation.jsonl, so a run that was broken off goes on where it was: until the module
+changes, or the tests, where a mistake had survived them. --fresh forgets them. Exit code 1: a mistake survives
+that survivors.yaml does not explain, or one that it explains does not survive any more.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ KEPT = ROOT / "runs" / "mutation.jsonl"
 SURVIVORS = Path(__file__).with_name("survivors.yaml")
 Explained = dict[tuple[str, str], str]
 """(module, mistake) -> why it may survive."""
+Digests = dict[str, tuple[str, str]]
+"""Module -> of itself, of its tests."""
 
 
 def explained(path: Path = SURVIVORS) -> Explained:
@@ -64,7 +66,7 @@ def main() -> int:
 
 def _run(chosen: list[Mutant], total: int, args: argparse.Namespace) -> int:
     start = time.monotonic()
-    digests = {module: digest(ROOT, module, TARGETS[module]) for module in {m.module for m in chosen}}
+    digests = {m: (digest([m]), digest(TARGETS[m])) for m in {mutant.module for mutant in chosen}}
     if args.fresh:
         KEPT.unlink(missing_ok=True)
     outcomes = dict(_kept(chosen, digests))
@@ -105,25 +107,29 @@ def _judge(outcomes: dict[Mutant, str], total: int, known: Explained, *, complet
     return 1 if new or stale else 0
 
 
-def _kept(chosen: list[Mutant], digests: dict[str, str]) -> Iterator[tuple[Mutant, str]]:
+def _kept(chosen: list[Mutant], digests: Digests) -> Iterator[tuple[Mutant, str]]:
     if not KEPT.exists():
         return
     by_name = {(m.module, m.key): m for m in chosen}
     for line in KEPT.read_text().splitlines():
         row = json.loads(line)
         mutant = by_name.get((row["module"], row["mistake"]))
-        if mutant is not None and row["digest"] == digests[mutant.module]:
+        if mutant is None:
+            continue
+        module, tests = digests[mutant.module]
+        if row["of_module"] == module and (row["outcome"] != "survived" or row["of_tests"] == tests):
             yield mutant, row["outcome"]
 
 
-def _keep(result: Result, digest: str) -> None:
+def _keep(result: Result, digests: tuple[str, str]) -> None:
     KEPT.parent.mkdir(exist_ok=True)
     row = {
         "module": result.mutant.module,
         "mistake": result.mutant.key,
         "outcome": result.outcome,
         "seconds": round(result.seconds, 2),
-        "digest": digest,
+        "of_module": digests[0],
+        "of_tests": digests[1],
     }
     with KEPT.open("a") as file:
         file.write(json.dumps(row) + "\n")

@@ -133,11 +133,11 @@ def run(root: Path, mutants: Iterable[Mutant], tests: dict[str, list[str]], work
             os.waitpid(pid, 0)
 
 
-def digest(root: Path, module: str, tests: list[str]) -> str:
-    """Of what a result depends on above all: the module and its tests."""
+def digest(names: Iterable[str]) -> str:
+    """Of the text of these files."""
     summed = hashlib.sha256()
-    for name in (module, *tests):
-        summed.update((root / name).read_bytes())
+    for name in names:
+        summed.update((ROOT / name).read_bytes())
     return summed.hexdigest()[:16]
 
 

@@ -122,6 +122,12 @@ def test_the_ids_of_chunks_rise(last_id: int, refused: bool) -> None:
     assert violation is None or violation.code == "chunk_bad"
 
 
+def test_an_older_observation_is_refused_with_the_difference() -> None:
+    violation = chain.check_order(made(), 4, execution(NOW - 70 * MS))
+    assert violation is not None
+    assert violation.text == "chunk 5 rests on an observation 30 ms older than that of chunk 4"
+
+
 @pytest.mark.parametrize(("later_ns", "refused"), [(-1, False), (0, False), (1, True)])
 def test_observations_do_not_go_back(later_ns: int, refused: bool) -> None:
     violation = chain.check_order(made(), 4, execution(NOW - 100 * MS + later_ns))
