@@ -1,8 +1,8 @@
 """`python -m tests.mutation`: makes mistakes in the safety code and says which ones no test notices.
 
-Results are kept in runs/mutation.jsonl, so a run that was broken off goes on where it was: until the module
-changes, or the tests, where a mistake had survived them. --fresh forgets them. Exit code 1: a mistake survives
-that survivors.yaml does not explain, or one that it explains does not survive any more.
+Results are kept in runs/mutation.jsonl, so that a run which was broken off goes on where it was: until the
+module changes, or the tests, where a mistake had survived them. --fresh forgets them. Exit code 1: a mistake
+that survivors.yaml does not explain survives, or one that it explains does not any more.
 """
 
 from __future__ import annotations

@@ -184,6 +184,33 @@ def test_a_release_that_fails_may_be_tried_again(tmp_path: Path, error: Exceptio
     assert (room.torque.on, room.torque.doubtful) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("tries", "asked", "succeeds"), [(1, 1, False), (2, 2, False), (3, 3, True), (9, 3, True)]
+)
+def test_a_lost_answer_makes_it_another_try(tmp_path: Path, tries: int, asked: int, succeeds: bool) -> None:
+    room = Room(tmp_path)
+    room.switch_on()
+    room.arm.release_fails = BusTimeout("motor 3 did not answer")
+    release = room.arm.release
+
+    def answers_the_third_time() -> None:
+        if room.arm.releases == 2:
+            room.arm.release_fails = None
+        release()
+
+    room.arm.release = answers_the_third_time  # pyright: ignore[reportAttributeAccessIssue]
+    assert (room.torque.switch_off(tries) is None) is succeeds
+    assert (room.arm.releases, room.torque.on, room.torque.doubtful) == (asked, not succeeds, not succeeds)
+
+
+def test_a_port_that_is_gone_is_not_asked_again(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.switch_on()
+    room.arm.release_fails = Disconnected("gone")
+    assert room.torque.switch_off(3) == "gone"
+    assert (room.arm.releases, room.torque.on) == (1, True)
+
+
 # The latch file
 
 

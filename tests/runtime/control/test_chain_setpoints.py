@@ -8,13 +8,14 @@ import math
 import pytest
 
 from holdfast.runtime.control import chain
-from holdfast.runtime.control.smoother import Motion, Smoother, SmootherError
+from holdfast.runtime.control.smoother import Motion, SmootherError
+from holdfast.runtime.control.tools import Tools
 
 from .world import config
 
 CONFIG = config()
 HERE = (0.2, -0.3, 10.0)
-SMOOTHER = Smoother(CONFIG.kinematic, CONFIG.dt_ns * 1e-9)
+TOOLS = Tools.of(CONFIG)
 DT_S = 0.01
 SLACK = 1e-6
 """Relative to the range of a joint."""
@@ -29,7 +30,7 @@ def motion(
 
 
 def refusal(before: Motion, after: Motion) -> str | None:
-    violation = chain.check_setpoint(before, after, CONFIG, SMOOTHER)
+    violation = chain.check_setpoint(before, after, CONFIG, TOOLS)
     return violation.code if violation else None
 
 
@@ -48,7 +49,7 @@ def test_a_setpoint_may_be_at_its_limit_and_not_beyond(joint: int, side: str) ->
         inside = list(HERE)
         inside[joint] = getattr(CONFIG, side)[joint]
         before, after = motion(tuple(inside)), motion(tuple(point))
-        violation = chain.check_position(before, after, CONFIG, SMOOTHER)
+        violation = chain.check_position(before, after, CONFIG, TOOLS)
         assert (violation.code if violation else None) == code
 
 
@@ -56,7 +57,7 @@ def test_a_setpoint_may_be_at_its_limit_and_not_beyond(joint: int, side: str) ->
 def test_a_joint_that_rests_outside_may_stay_or_come_in_but_go_no_further(side: int) -> None:
     def code(position: float) -> str | None:
         after = motion((side * position, *HERE[1:]))
-        violation = chain.check_position(motion((side * 1.04, *HERE[1:])), after, CONFIG, SMOOTHER)
+        violation = chain.check_position(motion((side * 1.04, *HERE[1:])), after, CONFIG, TOOLS)
         return violation.code if violation else None
 
     assert [code(1.04), code(1.03), code(0.0), code(1.0401)] == [None, None, None, "position_limit"]
@@ -64,7 +65,7 @@ def test_a_joint_that_rests_outside_may_stay_or_come_in_but_go_no_further(side: 
 
 
 def test_a_position_that_is_not_a_number_is_no_position() -> None:
-    violation = chain.check_position(motion(), motion((math.nan, 0.0, 0.0)), CONFIG, SMOOTHER)
+    violation = chain.check_position(motion(), motion((math.nan, 0.0, 0.0)), CONFIG, TOOLS)
     assert violation is not None
     assert violation.code == "position_limit"
 
@@ -78,7 +79,7 @@ def test_neither_the_step_nor_the_stated_velocity_exceeds_the_limit(joint: int, 
         stated = tuple(value if i == joint else 0.0 for i in range(3))
         stepped = tuple(p + (value * DT_S if i == joint else 0.0) for i, p in enumerate(HERE))
         for after in (motion(velocity=stated), motion(stepped)):
-            violation = chain.check_velocity(motion(), after, CONFIG, SMOOTHER)
+            violation = chain.check_velocity(motion(), after, CONFIG, TOOLS)
             assert (violation.code if violation else None) == code
 
 
@@ -94,7 +95,7 @@ def test_neither_the_change_of_velocity_nor_the_stated_acceleration_exceeds_the_
         stated = tuple(value if i == joint else 0.0 for i in range(3))
         changed = tuple(v + (value * DT_S if i == joint else 0.0) for i, v in enumerate(begun))
         for after in (motion(velocity=begun, acceleration=stated), motion(velocity=changed)):
-            violation = chain.check_acceleration(motion(velocity=begun), after, CONFIG, SMOOTHER)
+            violation = chain.check_acceleration(motion(velocity=begun), after, CONFIG, TOOLS)
             assert (violation.code if violation else None) == code
 
 
@@ -106,7 +107,7 @@ def test_the_change_of_acceleration_does_not_exceed_the_limit(joint: int, side: 
     for share, code in ((1.0, None), (1 + 3e-6, "jerk_limit"), (1.5, "jerk_limit")):
         change = side * limit * share * DT_S
         after = motion(acceleration=tuple(a + (change if i == joint else 0.0) for i, a in enumerate(begun)))
-        violation = chain.check_jerk(motion(acceleration=begun), after, CONFIG, SMOOTHER)
+        violation = chain.check_jerk(motion(acceleration=begun), after, CONFIG, TOOLS)
         assert (violation.code if violation else None) == code
 
 
@@ -121,7 +122,7 @@ def test_braking_ends_inside_the_limits(joint: int, side: str) -> None:
     for share, code in ((0.0, None), (0.9, None), (1.2, "stopping_distance")):
         point = list(edge)
         point[joint] += outwards * share * SLACK * span
-        violation = chain.check_stopping_distance(motion(tuple(edge)), motion(tuple(point)), CONFIG, SMOOTHER)
+        violation = chain.check_stopping_distance(motion(tuple(edge)), motion(tuple(point)), CONFIG, TOOLS)
         assert (violation.code if violation else None) == code
 
 
@@ -135,7 +136,7 @@ def test_a_joint_outside_may_brake_to_where_it_came_from(side: int) -> None:
         (-1.01, "stopping_distance"),
     ):
         after = motion((side * rest, *HERE[1:]))
-        violation = chain.check_stopping_distance(before, after, CONFIG, SMOOTHER)
+        violation = chain.check_stopping_distance(before, after, CONFIG, TOOLS)
         assert (violation.code if violation else None) == code
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.drivers.calibration import find_calibration
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.units import JointUnits
-from holdfast.runtime.control.gate import FeetechGate, GateDenied, GatePhase
+from holdfast.runtime.control.gate import FeetechGate, GateDenied, GatePhase, Rule
 from holdfast.runtime.control.gate_table import SETTLE_TICKS, feetech_table
 
 ROBOT = load_robot("sim_arm")
@@ -136,6 +136,128 @@ def test_a_joint_that_rests_outside_may_be_held_there_and_no_further() -> None:
     guard(goal(1, rest))
     with pytest.raises(GateDenied):
         guard(goal(1, rest + SETTLE_TICKS + 1))
+
+
+def bare(motor_ids: tuple[int, ...] = (1, 2)) -> FeetechGate:
+    """A gate with one rule: the goals of two motors, while running."""
+    made = FeetechGate()
+    made.load({GatePhase.RUN: (Rule(42, 2, dict.fromkeys(motor_ids, (100, 300))),)})
+    made.phase = GatePhase.RUN
+    return made
+
+
+def denied(guard: FeetechGate, request: bytes) -> str:
+    with pytest.raises(GateDenied) as refused:
+        guard(request)
+    return str(refused.value)
+
+
+def test_what_was_passed_and_denied_is_counted_one_by_one() -> None:
+    guard = bare()
+    for _ in range(3):
+        guard(goal(1, 200))
+    denied(guard, goal(1, 99))
+    denied(guard, goal(1, 301))
+    assert (guard.passed, guard.denied) == (3, 2)
+
+
+def test_the_phase_may_be_set_before_the_table_and_is_what_it_was_set_to() -> None:
+    guard = FeetechGate()
+    assert guard.phase is GatePhase.CONNECT
+    guard.phase = GatePhase.RUN
+    guard.load({GatePhase.RUN: (Rule(42, 2, {1: (100, 300)}),)})
+    assert guard.phase is GatePhase.RUN
+    guard(goal(1, 100))
+    guard(goal(1, 300))
+    guard.phase = GatePhase.STOP
+    assert "in phase stop" in denied(guard, goal(1, 200))
+    guard.phase = GatePhase.RUN
+    guard(goal(1, 200))
+
+
+def test_a_new_table_takes_the_place_of_the_old_one_at_once() -> None:
+    guard = bare()
+    guard.load({GatePhase.RUN: (Rule(42, 2, {1: (500, 600)}),)})
+    guard(goal(1, 550))
+    denied(guard, goal(1, 200))
+
+
+@pytest.mark.parametrize(("phase", "name"), zip(GatePhase, ("connect", "arm", "run", "stop"), strict=True))
+def test_a_denial_says_what_was_to_be_written_and_what_is_allowed(phase: GatePhase, name: str) -> None:
+    guard = bare()
+    guard.phase = phase
+    assert denied(guard, frame(1, 3, 40, 1)) == (
+        f"motor 1: register 40 (1 bytes) may not be written in phase {name}"
+    )
+    guard.phase = GatePhase.RUN
+    assert denied(guard, goal(2, 301)) == "motor 2: 301 to register 42 in phase run; allowed is 100 .. 300"
+    assert denied(guard, goal(3, 200)) == "motor 3: 200 to register 42 in phase run; allowed is nothing"
+
+
+def test_two_bytes_are_the_lower_one_first() -> None:
+    guard = bare()
+    guard(frame(1, 3, 42, 0x2C, 0x01))
+    denied(guard, frame(1, 3, 42, 0x01, 0x2C))
+
+
+def checked(body: bytes, head: bytes = b"\xff\xff") -> bytes:
+    return head + body + bytes([~sum(body) & 0xFF])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (checked(bytes([1, 2, 1]), head=b"\xfe\xff"), "not a Feetech frame"),
+        (checked(bytes([1, 2, 1]), head=b"\xff\xfe"), "not a Feetech frame"),
+        (checked(bytes([1, 2])), "not a Feetech frame"),
+        (checked(bytes([1, 3, 1])), "wrong length or checksum"),
+        (checked(bytes([1, 1, 1])), "wrong length or checksum"),
+        (checked(bytes([1, 2, 1]))[:-1] + b"\x00", "wrong length or checksum"),
+        (frame(1, 3), "instruction 0x03 to motor 1 is not allowed"),
+        (frame(1, 3, 42), "instruction 0x03 to motor 1 is not allowed"),
+        (frame(0xFE, 3, 42, 200, 0), "instruction 0x03 to motor 254 is not allowed"),
+        (frame(1, 0x83, 42, 2, 1, 200, 0), "instruction 0x83 to motor 1 is not allowed"),
+        (frame(0xFE, 0x83), "instruction 0x83 to motor 254 is not allowed"),
+        (frame(0xFE, 0x83, 42), "instruction 0x83 to motor 254 is not allowed"),
+        (frame(0xFE, 0x83, 42, 2), "ragged"),
+        (frame(0xFE, 0x83, 42, 0), "ragged"),
+        (frame(0xFE, 0x83, 42, 0, 1), "ragged"),
+        (frame(0xFE, 0x83, 42, 2, 1, 200), "ragged"),
+        (frame(0xFE, 0x83, 42, 2, 1, 200, 0, 2), "ragged"),
+        (frame(0xFE, 0x83, 42, 2, 1, 200, 0, 2, 200, 0, 1, 45, 1), "motor 1: 301"),
+        (frame(0xFE, 0x83, 42, 2, 1, 200, 0, 2, 99, 0), "motor 2: 99"),
+        (frame(1, 3, 42, 200), r"register 42 \(1 bytes\) may not"),
+        (frame(0xFE, 0x83, 42, 3, 1, 200, 0, 0), r"register 42 \(3 bytes\) may not"),
+    ],
+)
+def test_each_kind_of_frame_is_denied_for_its_own_reason(data: bytes, words: str) -> None:
+    guard = bare()
+    with pytest.raises(GateDenied, match=words):
+        guard(data)
+    assert (guard.passed, guard.denied) == (0, 1)
+
+
+def test_the_start_of_a_frame_that_is_none_is_shown() -> None:
+    assert denied(bare(), bytes(range(40))) == f"not a Feetech frame: {bytes(range(16)).hex(' ')}"
+    long = checked(bytes([1, 9, 1, *range(40)]))
+    assert denied(bare(), long) == f"wrong length or checksum: {long[:16].hex(' ')}"
+    ragged = frame(0xFE, 0x83, 42, 2, *range(20))
+    assert denied(bare(), ragged) == f"a sync write with ragged blocks: {ragged[:16].hex(' ')}"
+
+
+def test_every_block_of_a_sync_write_is_looked_at() -> None:
+    guard = bare((1, 2, 3))
+    guard(frame(0xFE, 0x83, 42, 2, 1, 200, 0, 2, 100, 0, 3, 44, 1))
+    for wrong in range(3):
+        blocks = [b for i in range(3) for b in (i + 1, 99 if i == wrong else 200, 0)]
+        assert f"motor {wrong + 1}: 99" in denied(guard, frame(0xFE, 0x83, 42, 2, *blocks))
+
+
+def test_shortest_frames_pass_and_a_broadcast_may_read() -> None:
+    guard = bare()
+    for request in (frame(1, 1), frame(0xFE, 1), frame(1, 2), frame(0xFE, 0x82)):
+        guard(request)
+    assert guard.passed == 4
 
 
 LIMITS = {j.motor.id: UNITS.goal_tick_range(i, *UNITS.reachable(i)) for i, j in enumerate(ROBOT.joints)}
