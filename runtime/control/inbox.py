@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -61,7 +62,7 @@ class Inboxes:
         """When the newest chunk was sent."""
 
     def collect(
-        self, wake: Wake, pending: list[Condition], terminated: bool, polled: Polled | None = None
+        self, wake: Wake, pending: Sequence[Condition], terminated: bool, polled: Polled | None = None
     ) -> Inbox:
         """`pending`: conditions noticed since the last tick. `terminated`: a signal asked control to end.
         `polled`: what the stop and reset inputs say."""

@@ -106,7 +106,8 @@ class ControlLoop:
         telemetry.rates.tick(wake.wake_ns)
         joint = self._read()
         polled = self.stop_inputs.poll()
-        inbox = self._inboxes.collect(wake, self._pending, self._terminated, polled)
+        pending, terminated = tuple(self._pending), self._terminated
+        inbox = self._inboxes.collect(wake, pending, terminated, polled)
         if self._may_arm(inbox):
             self._energise(joint)
             # The slots that passed meanwhile, and before, are no misses of this run.
@@ -114,8 +115,9 @@ class ControlLoop:
             joint = self._read()
         before, seen = self._clock(), self._core_joint(joint)
         self.state, output = self.core.step(self.state, before, seen, inbox)
-        # Only what the core has seen may be forgotten.
-        self._pending, self._terminated = [], False
+        # Only what the core has seen may be forgotten: a signal may come, and a read fail, at any time.
+        del self._pending[: len(pending)]
+        self._terminated = self._terminated and not terminated
         telemetry.stages.add("step", self._clock() - before)
         self.flight.tick(wake, before, seen, inbox, self.state, output)
         if output.setpoint is not None and self.torque.on:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,6 +233,20 @@ def test_an_error_of_our_own_in_a_dry_run_leaves_nothing_for_the_next_start(tmp_
     assert scene.loop.run() == "hold"
     assert scene.loop.crashed
     assert scene.loop.latch.reason() is None
+
+
+def test_a_signal_in_the_middle_of_a_tick_is_not_lost(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.supervisor.send(ArmMessage(1, True, False, 300 * MS, 300 * MS))
+    step = scene.loop.core.step
+
+    def interrupted(*arguments: Any) -> Any:
+        if len(scene.arm.written) == 15:
+            scene.loop.terminate()
+        return step(*arguments)
+
+    monkeypatch.setattr(scene.loop.core, "step", interrupted)
+    assert scene.loop.run() == "hold"
+    assert any(event.startswith("stop: requested: control received a signal") for event in scene.events())
 
 
 # Letting go
