@@ -168,16 +168,21 @@ class Observer:
         until_ns: int | None = None,
         still_rad: float = STILL_RAD,
         for_s: float = 0.1,
+        grippers: bool = True,
     ) -> int | None:
         """The first time, not before `after_ns`, from which on to `until_ns` no joint's true position leaves
         a band of `still_rad`; `after_ns` itself if the arm was at rest already.
 
         None if it has not been so for `for_s`: then the arm cannot be said to stand. What moves by less than
-        `still_rad` in the rest of the stretch counts as standing. Raises `NotObserved`.
+        `still_rad` in the rest of the stretch counts as standing. Without `grippers` only the arm is asked
+        about. Raises `NotObserved`.
         """
         end_ns = self._end(until_ns)
         _, last = self._stretch(after_ns, end_ns)
         rows = self._rows(after_ns, end_ns)[::-1]
+        if not grippers:
+            # One that closes on something, or slowly, says nothing about where the arm is.
+            rows = rows[:, [not joint.gripper for joint in self._joints]]
         band = np.maximum.accumulate(rows) - np.minimum.accumulate(rows)
         still = np.all(band <= still_rad * TICKS_PER_RAD, axis=1)
         count = len(still) if still.all() else int(np.argmin(still))

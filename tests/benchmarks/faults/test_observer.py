@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.benchmarks.faults.observer import Lag, NotObserved, Observer
@@ -75,10 +75,8 @@ class Story:
         for ms in range(start, end, 5):
             self.true(ms, ticks, torque)
 
-    def path(
-        self, data: Iterable[int], of: dict[int, int] | int = 1, start: int = 1000, every: float = 10
-    ) -> float:
-        """Goals of one motor, at the rate of control; returns when the last one came."""
+    def path(self, data: Iterable[int], start: int = 1000, every: float = 10) -> float:
+        """Goals of motor 1, at the rate of control; returns when the last one came."""
         ms = float(start)
         for count, ticks in enumerate(data):
             ms = start + count * every
@@ -128,6 +126,7 @@ COMMANDS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(COMMANDS), max_size=12), st.data())
 def test_frames_are_found_however_they_are_cut(sent: list, data: st.DataObject) -> None:
     whole = b"".join(piece for piece, _ in sent)
@@ -144,23 +143,25 @@ def test_frames_are_found_however_they_are_cut(sent: list, data: st.DataObject) 
     assert [(w.stamp_ns, w.motor_id, w.register, int.from_bytes(w.data, "little")) for w in found] == wanted
 
 
-@given(st.integers(0, 5000), st.integers(0, 5000))
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1200), st.integers(0, 1200))
 def test_a_log_may_grow_by_any_bytes(
     tmp_path_factory: pytest.TempPathFactory, first: int, second: int
 ) -> None:
-    story = Story().armed()
-    story.path([2050, 2051, 2053, 2056])
+    story = Story()
+    story.rest(900, 1000)
+    end_ms = story.path([2050, 2051, 2053, 2056])
     path = tmp_path_factory.mktemp("log") / "wire.log"
-    reader_of_all = observe(path.parent, story)
     path.write_bytes(b"")
     observer = Observer.of_robot(path, "sim_arm")
     with path.open("ab", buffering=0) as file:
         for piece in (story.data[:first], story.data[first : first + second], story.data[first + second :]):
             file.write(piece)
             observer.read()
-    assert observer.goals == reader_of_all.goals == 6 + 4 * 6
-    assert observer.now_ns == reader_of_all.now_ns == 1030 * MS
-    assert observer.last_command_ns(0) == 1030 * MS
+    observer.close()
+    assert observer.goals == 4 * 6
+    assert observer.now_ns == observer.last_command_ns(0) == end_ms * MS
+    assert observer.ticks(999 * MS) == tuple(CENTRE.values())
 
 
 def test_something_else_is_no_log(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_limits_are_those_of_robot_file_and_calibration(
 
 
 OUTSIDE = 4000
-NEGATIVE = 0x8000 + 5
+NEGATIVE = 0x8000 + 2050
 
 
 @pytest.mark.parametrize(
@@ -354,12 +355,21 @@ def test_torque_that_was_lost_without_a_word_is_known_from_the_truth(tmp_path: P
     story = Story().armed()
     story.path([2050] * 3, start=905)
     story.rest(940, 1500, {1: 2300}, torque=0)
-    story.host(1500, goal(1, 2300) + torque(1, 1) + goals({1: 2303}))
+    # It sank a little more between being read and being written to.
+    story.host(1500, goal(1, 2320) + torque(1, 1) + goals({1: 2322}))
     assert kinds(observe(tmp_path, story)) == []
     told = Story()
     told.data = story.data
     told.host(1510, goals({1: 2400}))
     assert kinds(observe(tmp_path, told)) == [("step", "shoulder_pan")]
+
+
+def test_a_motor_that_did_not_let_go_is_still_judged(tmp_path: Path) -> None:
+    story = Story().armed()
+    story.host(905, goals({1: 2050}) + torque(1, 0))
+    story.rest(910, 1000)
+    story.host(1000, goals({1: 2150}))
+    assert kinds(observe(tmp_path, story)) == [("step", "shoulder_pan")]
 
 
 def test_an_arm_that_holds_is_armed_again_where_it_rests(tmp_path: Path) -> None:
@@ -485,8 +495,9 @@ def test_a_pause_is_no_standstill_nor_is_a_return_to_the_same_place(tmp_path: Pa
 
 
 def test_any_joint_keeps_the_arm_from_standing(tmp_path: Path) -> None:
-    story = moved([*range(0, 400, 2)], motor=6)
-    assert observe(tmp_path, story).standstill_ns(1000 * MS) is None
+    observer = observe(tmp_path, moved([*range(0, 400, 2)], motor=6))
+    assert observer.standstill_ns(1000 * MS) is None
+    assert observer.standstill_ns(1000 * MS, grippers=False) == 1000 * MS
 
 
 def test_overshoot_is_the_farthest_point_and_the_arms(tmp_path: Path) -> None:
