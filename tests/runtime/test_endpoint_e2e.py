@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.drivers.simulated.launch import Simulator, start_simulator
 
-from .rig import VlaRun, arm_options, assert_still
+from .rig import VlaRun, arm_options, assert_still, wait_gone
 from .tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnx")
@@ -82,3 +82,45 @@ def test_stop_reset_and_next_without_a_terminal(
     done = [e["text"].partition(",")[0] for e in run.events() if e["code"] == "asked"]
     assert done == ["stop", "reset", "next", "quit"]
     assert ask(run, "status").returncode == 3
+
+
+def test_a_second_run_of_the_same_arm_is_refused_and_takes_nothing_away(
+    tmp_path: Path, bundle: Path, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    # Named, so that the bus is not probed: that would be refused already.
+    options = [str(bundle), *arm_options(simulator), "--robot", "sim_arm"]
+    with VlaRun(tmp_path / "first", *options) as first:
+        first.event("running")
+        with VlaRun(tmp_path / "second", *options, state=first.state) as second:
+            assert second.finish() == 3, second.output
+        assert "belongs to a run that is going on" in second.event("endpoint")["text"]
+        path = first.event("endpoint")["text"]
+        with VlaRun(tmp_path / "third", *options, "--endpoint", path) as third:
+            assert third.finish() == 3, third.output
+        assert third.report()["reason"].startswith(f"{path} belongs to a run that is going on")
+        assert asked(first, "status")["pid"] == first.process.pid
+        assert first.count("stop") == 0
+        assert asked(first, "quit")["ok"]
+        assert first.finish() == 0, first.output
+
+
+def test_a_run_with_an_endpoint_of_its_own_waits_after_a_stop(
+    tmp_path: Path, bundle: Path, simulator: Simulator
+):
+    """Somebody can reset it, although there is no terminal. Its folder is killed with it, and found again."""
+    path = tmp_path / "sockets" / "arm.sock"
+    options = [str(bundle), *arm_options(simulator), "--endpoint", str(path)]
+    with VlaRun(tmp_path / "first", *options) as run:
+        run.event("running")
+        assert ask(run, "stop", "--endpoint", str(path)).returncode == 0
+        run.event("stopped")
+        assert json.loads(ask(run, "status", "--endpoint", str(path), "--json").stdout)["stage"] == "stopped"
+        run.process.kill()
+        run.process.wait()
+        wait_gone(run.pid_of("control"))
+    assert path.exists(), "nobody was left to remove it"
+    assert ask(run, "status", "--endpoint", str(path)).returncode == 3
+    with VlaRun(tmp_path / "again", *options, "--reset", state=run.state) as again:
+        again.event("armed")
+        assert ask(again, "status", "--endpoint", str(path)).returncode == 0

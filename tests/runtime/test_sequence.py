@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.runtime.commands import COMMANDS
 from holdfast.runtime.exit_codes import ExitCode
 from holdfast.runtime.messages import Arm, Event, Phase, Quit, Reset, Snapshot, Stop, Task
 from holdfast.runtime.schedulability import Timing, schedule
@@ -294,6 +295,76 @@ def test_a_policy_that_is_still_not_ready_is_asked_again():
 def test_the_space_bar_is_a_protective_stop():
     (stop,) = sent(Play().run().key(" "), Stop)
     assert stop.latched
+
+
+def test_a_reset_line_that_control_reads_itself_counts_as_the_key():
+    play = Play(on_stop="wait").run()
+    play.hear("control", "stop", "stop_input: the button is pressed")
+    assert play.hear("control", "reset", "refused: the button is pressed") == []
+    reset = play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    assert (sent(reset, Reset), sent(reset, Reset, "policy")) == ([], [Reset()])
+    assert play.sequence.stage == Stage.HELD
+    assert "still opening its cameras" in play.sequence.ask("next", play.now).refusal
+    play.hear("policy", "ready")
+    assert len(sent(play.key("n"), Arm)) == 1
+
+
+def test_a_stop_is_taken_while_a_reset_arm_waits_for_its_order():
+    play = Play(on_stop="wait").run()
+    play.hear("control", "stop", "load: elbow")
+    play.key("r")
+    play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    (stop,) = sent(play.key(" "), Stop)
+    assert stop.latched
+    play.hear("control", "stop", "requested: a person pressed the space bar")
+    assert play.sequence.stage == Stage.STOPPED
+    assert play.key("n") == []
+
+
+def test_a_stop_before_torque_ends_the_run_and_nothing_moves():
+    play = Play()
+    play.ready_for_control()
+    assert sent(play.key(" "), Quit) == [Quit(park=True)]
+    play.hear("policy", "ready", "{}", 20.0)
+    play.exit("control", 0)
+    play.exit("policy", 0)
+    assert sent(play.actions, Arm) == []
+    assert play.sequence.exit_code == ExitCode.REFUSED
+    assert play.sequence.reason == "a person asked for a stop before torque was given"
+
+
+def test_ending_a_run_that_is_stopped_moves_nothing():
+    for end in (lambda play: play.key("q"), lambda play: play.signal(signal.SIGTERM)):
+        play = Play(on_stop="wait").run()
+        play.hear("control", "stop", "load: elbow")
+        assert sent(end(play), Quit) == [Quit(park=False)]
+
+
+def test_a_command_does_what_its_key_does():
+    """In every stage that a run comes through; what does nothing has a reason."""
+    stages = {
+        Stage.STARTING: lambda play: None,
+        Stage.RETURNING: lambda play: play.ready(),
+        Stage.RUNNING: lambda play: play.run(),
+        Stage.ENDING: lambda play: play.run().signal(signal.SIGUSR1),
+        Stage.STOPPED: lambda play: play.run().hear("control", "stop", "load: elbow"),
+        Stage.QUITTING: lambda play: play.run().key("q"),
+        Stage.LEAVING: lambda play: (play.run().key("q"), play.exit("control", 0)),
+        Stage.DONE: lambda play: (play.run().key("q"), play.exit("control", 0), play.exit("policy", 0)),
+    }
+    for stage, prepare in stages.items():
+        for name, command in COMMANDS.items():
+            one, other = Play(on_stop="wait"), Play(on_stop="wait")
+            prepare(one)
+            prepare(other)
+            assert one.sequence.stage == stage
+            one.now = other.now = one.now + 1
+            outcome = one.sequence.ask(name, one.now)
+            if command.key:
+                assert list(outcome.actions) == other.sequence.on_key(command.key, other.now), (stage, name)
+            assert bool(outcome.refusal) == (stage not in command.stages), (stage, name)
+            if outcome.refusal:
+                assert (list(outcome.actions), one.sequence.stage) == ([], stage)
 
 
 def test_a_policy_killed_in_motion_ends_in_a_protective_stop_even_after_a_reset():
