@@ -19,6 +19,7 @@ from ..drivers.types import Camera
 from ..drivers.units import JointUnits
 from .bundle.contract import check_contract
 from .bundle.last import state_folder
+from .control.config import core_config
 from .control.deadlines import START_PERCENT, START_TOLERANCE
 from .control.gate import FeetechGate
 from .control.latch import LatchFile
@@ -30,7 +31,7 @@ from .policy.frame_timing import FrameTiming, measure_camera, slowest
 from .policy.process import LOAD_ERRORS, describe_backlog, describe_frames, load_program, measure_inference
 from .recorder.begin import foresee
 from .resolve import Resolved, resolve
-from .run import make_setup, wishes_of
+from .run import make_setup, open_endpoint, wishes_of
 from .schedulability import schedule
 from .stages import Plan
 
@@ -65,10 +66,10 @@ def check(args: argparse.Namespace) -> int:
     setup = make_setup(args, resolved)
     rows = [*_choice_rows(resolved), *_contract_rows(resolved)]
     rows += _policy_rows(PolicyConfig.model_validate(setup.configs["policy"]), resolved, setup.plan)
-    rows += [*_arm_rows(args, resolved), *_limit_rows(resolved)]
+    rows += [*_arm_rows(args, resolved), *_limit_rows(resolved), *_tool_speed_rows(args, resolved)]
     rows += [*_input_rows(args.stop_input, args.reset_input), *_watchdog_rows(args.watchdog)]
     rows += _real_time_rows(args.rt, setup.configs["control"]["cpu"])
-    rows.append(_recorder_row(args, resolved))
+    rows += [_endpoint_row(args, resolved.arm, setup.plan), _recorder_row(args, resolved)]
     _show(rows, args)
     return ExitCode.FINISHED if all(row.ok for row in rows) else ExitCode.REFUSED
 
@@ -227,6 +228,42 @@ def _limit_rows(resolved: Resolved) -> Iterator[Row]:
             f"{limits.acceleration:g}/s2, {limits.jerk:g}/s3",
             True,
         )
+
+
+def _tool_speed_rows(args: argparse.Namespace, resolved: Resolved) -> Iterator[Row]:
+    """What the limit comes to, as control will work it out."""
+    robot, action = resolved.robot, resolved.bundle.spec.action
+    if robot.control.tool_speed_m_s is None and args.max_tool_speed is None:
+        return
+    try:
+        config = core_config(
+            robot,
+            JointUnits(robot, resolved.calibration),
+            control_hz=resolved.control_hz,
+            chunk_steps=action.steps,
+            chunk_dt_ns=round(action.dt_s * 1e9),
+            tool_speed_m_s=args.max_tool_speed,
+        )
+    except DriverError as error:
+        yield Row("tool speed", "a robot file with a body", "none", False, str(error))
+        return
+    pairs = zip(config.kinematic.velocity, robot.joints, strict=True)
+    share = min(velocity / joint.limits.velocity for velocity, joint in pairs)
+    text = f"at most {config.tool_speed_m_s:g} m/s: joints at {share:.0%} of their velocity"
+    yield Row("tool speed", "of the tip, in the worst pose", text, True)
+
+
+def _endpoint_row(args: argparse.Namespace, arm: str, plan: Plan) -> Row:
+    """Made and removed again."""
+    what, expected = "endpoint", "a socket at which the run can be asked"
+    try:
+        endpoint, notes = open_endpoint(args.endpoint, arm)
+    except Refused as error:
+        return Row(what, expected, "none", False, str(error))
+    text = notes[0][1] if endpoint is None else str(endpoint.path)
+    if endpoint is not None:
+        endpoint.close()
+    return Row(what, expected, f"{text}; after a protective stop: {plan.on_stop}", True)
 
 
 def _input_rows(stops: list[str], resets: list[str]) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ...drivers.errors import ConfigError
 from ...drivers.robots.schema import Robot
 from ...drivers.units import JointUnits
 from .body import Body
@@ -89,13 +90,15 @@ def core_config(
     chunk_dt_ns: int,
     strategy: str = DEFAULT,
     ema_s: float = 0.0,
+    tool_speed_m_s: float | None = None,
 ) -> CoreConfig:
     """Turns a robot file, its calibration and the bundle's chunk shape into the core's configuration.
 
     The position limits are the robot file's, cut to the calibrated range: beyond that the servo itself
     would clamp, and the arm would silently not follow. With a tool speed the velocities of all joints that
-    move the tip are scaled by the same factor. Raises `ConfigError` for reactions that the table does not
-    offer, and for a body that cannot be read.
+    move the tip are scaled by the same factor; of `tool_speed_m_s` and the robot file's the smaller counts.
+    Raises `ConfigError` for reactions that the table does not offer, for a body that cannot be read, and for
+    a tool speed of a robot without one.
     """
     check_reactions(robot.reactions)
     reachable = [units.reachable(i) for i in range(len(robot.joints))]
@@ -141,9 +144,19 @@ def core_config(
         max_starved=robot.control.max_starved,
         reactions=dict(robot.reactions),
         body=body_config(robot),
-        tool_speed_m_s=robot.control.tool_speed_m_s,
+        tool_speed_m_s=_tool_speed(robot, tool_speed_m_s),
     )
     return config if config.tool_speed_m_s is None else _at_tool_speed(config, config.tool_speed_m_s)
+
+
+def _tool_speed(robot: Robot, wanted: float | None) -> float | None:
+    limits = [limit for limit in (robot.control.tool_speed_m_s, wanted) if limit is not None]
+    if limits and robot.body is None:
+        raise ConfigError(
+            f"a tool speed of {min(limits):g} m/s was asked for, but robot {robot.name} has no body: without "
+            "a tip there is no speed of one"
+        )
+    return min(limits, default=None)
 
 
 def _at_tool_speed(config: CoreConfig, limit_m_s: float) -> CoreConfig:

@@ -72,6 +72,8 @@ class Settings:
     """As `input_spec.parse_input` reads them."""
     watchdog: str | None = None
     """The device of the computer's own watchdog; None: none is used."""
+    tool_speed_m_s: float | None = None
+    """Of the tip; the smaller of this and the robot file's counts."""
     parent: int | None = None
     """The process of the supervisor; None: whoever started this one."""
 
@@ -143,6 +145,7 @@ def _build(settings: Settings, robot: Robot, supervisor: Channel, policy: Channe
         chunk_dt_ns=settings.chunk_dt_ns,
         strategy=settings.strategy,
         ema_s=settings.ema_s,
+        tool_speed_m_s=settings.tool_speed_m_s,
     )
     gate = FeetechGate()
     flight = ControlRecorder.open(Path(settings.rings), config) if settings.rings else ControlRecorder()

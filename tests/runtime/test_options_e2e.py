@@ -121,3 +121,27 @@ def test_a_stop_input_or_watchdog_that_is_not_there_refuses_the_start(
         assert run.finish() == 3, run.output
     assert value in run.output
     assert torque(simulator) == [0] * len(MOTOR_IDS)
+
+
+def test_a_limit_of_the_tools_speed_slows_the_arm_and_is_shown(
+    tmp_path: Path, bundle: Path, simulator: Simulator
+):
+    """Here it shows in what is armed; that the tip keeps to it, the core's own tests show."""
+    options = [str(bundle), *arm_options(simulator), "--duration", "0.5"]
+    speeds: list[float] = []
+    for number, limit in enumerate(([], ["--max-tool-speed", "0.1"])):
+        with VlaRun(tmp_path / str(number), *options, *limit) as run:
+            assert run.finish() == 0, run.output
+        guards = run.report()["guards"]
+        (row,) = [row for row in guards if row.startswith("tool speed: ") and "checked on" not in row]
+        assert row == ("tool speed: at most 100 mm/s" if limit else "tool speed: no limit of its own")
+        (pan,) = [row for row in guards if row.startswith("shoulder_pan: ")]
+        speeds.append(float(pan.split(", ")[1].removesuffix("/s")))
+        assert run.report()["options"]["tool_speed_m_s"] == (0.1 if limit else None)
+    assert speeds[1] < 0.5 * speeds[0]
+    look = ["--check", "--json", "--max-tool-speed", "0.1", "--endpoint", str(tmp_path / "arm.sock")]
+    with VlaRun(tmp_path / "check", *options, *look) as run:
+        assert run.finish() == 0, run.output
+    rows = {row["what"]: row["actual"] for row in json.loads(run.output)["rows"]}
+    assert rows["tool speed"].startswith("at most 0.1 m/s: joints at ")
+    assert rows["endpoint"] == f"{tmp_path / 'arm.sock'}; after a protective stop: wait"
