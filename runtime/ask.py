@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .endpoint_path import folders, found, in_folder
+from .endpoint_path import SERVICE_FOLDER, folders, found, in_folder
 from .exit_codes import AskCode, UsageError
 
 PATIENCE_S = 15.0
@@ -144,7 +144,7 @@ def _nobody(args: argparse.Namespace, problems: list[str]) -> str:
         return f"no run can be asked: {'; '.join(problems)}"
     if args.endpoint is not None:
         return f"no run listens at {args.endpoint}"
-    where = ", ".join(str(folder) for folder in folders())
+    where = ", ".join(str(folder) for folder in (*folders(), SERVICE_FOLDER))
     on = f" on {args.arm}" if args.arm is not None else ""
     return f"no run{on} listens in {where}; name its endpoint with --endpoint PATH"
 

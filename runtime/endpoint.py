@@ -60,6 +60,8 @@ class _Client:
     buffer: bytearray = field(default_factory=bytearray)
     busy: bool = False
     """Its request has not been answered yet."""
+    attended: bool = True
+    """It is polled."""
     window_ns: int = 0
     count: int = 0
     """Requests since `window_ns`."""
@@ -280,11 +282,13 @@ class Endpoint:
 
     def _attend(self, client: _Client, wanted: bool) -> None:
         """Who is not attended to is not polled either: a hang-up could not be turned off otherwise."""
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
-            if wanted:
-                self._poll.register(client.sock, select.EPOLLIN)
-            else:
-                self._poll.unregister(client.sock)
+        if wanted == client.attended:
+            return
+        client.attended = wanted
+        if wanted:
+            self._poll.register(client.sock, select.EPOLLIN)
+        else:
+            self._poll.unregister(client.sock)
 
     def _by_fd(self, fd: int) -> _Client | None:
         return next((client for client in self._clients.values() if client.sock.fileno() == fd), None)

@@ -33,7 +33,7 @@ _KEYS = {
     Stage.QUITTING: "space protective stop · q or Ctrl-C stop here",
     Stage.RUNNING: "n end this task · space protective stop · q quit",
     Stage.STOPPED: "r reset (does not move the arm) · q quit",
-    Stage.HELD: "n repeat the task (the arm moves) · q quit",
+    Stage.HELD: "n repeat the task (the arm moves) · space protective stop · q quit",
 }
 
 

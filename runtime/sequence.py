@@ -119,10 +119,8 @@ class Sequence:
         verdict = self.verdict
         if verdict.signal is not None or self.stage == Stage.QUITTING:
             verdict.signal = verdict.signal or number
-            return [
-                Journal("signal", f"{name} while ending: stopping here, no further motion"),
-                *self._here(now_ns),
-            ]
+            text = f"{name} while ending: stopping here, no further motion"
+            return [Journal("signal", text), *self._here(now_ns)]
         verdict.signal = number
         verdict.reason = verdict.reason or f"ended by {name}"
         return [Journal("signal", name), *self._quit(now_ns)]

@@ -116,6 +116,7 @@ class _Supervisor:
             self._poll.register(keyboard, select.POLLIN)
         for child in children.values():
             self._poll.register(child.channel, select.POLLIN)
+        self._endpoint = setup.endpoint
         self._desk = self._open_desk(setup)
         log.tasks = self._sequence.records
         for code, text in setup.notes:
@@ -148,8 +149,7 @@ class _Supervisor:
             for child in self._in_order():
                 self._read_child(child)
             self._read_exits()
-            if self._desk is not None:
-                self._desk.turn(self._clock())
+            self._serve()
             self._do(self._sequence.on_time(self._clock()))
             self._beat()
             self._record()
@@ -287,6 +287,18 @@ class _Supervisor:
                 control.channel.send(Heartbeat())
             except ChannelClosed:
                 return
+
+    def _serve(self) -> None:
+        """Whoever asks. An endpoint that breaks is no reason to stop an arm."""
+        if self._desk is None or self._endpoint is None:
+            return
+        try:
+            self._desk.turn(self._clock())
+        except OSError as error:
+            self._note("supervisor", "endpoint", f"closed, the run can no longer be asked: {error}")
+            self._poll.unregister(self._endpoint)
+            self._desk.close(self._clock())
+            self._desk = None
 
     def _tell_manager(self) -> None:
         if self._notifier.on:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.runtime import endpoint_path
 from holdfast.runtime.cli import main
 from holdfast.runtime.endpoint import Endpoint
 from holdfast.runtime.endpoint_path import default_path
@@ -105,6 +106,13 @@ def test_an_arm_whose_adapter_was_unplugged_is_found_by_what_the_run_says(tmp_pa
     with Run(LEFT), Run(RIGHT, tmp_path / "holdfast" / "0123456789abcdef.sock") as run:
         assert main(["--ask", "stop", "--arm", RIGHT]) == 0
         assert "stop" in run.asked
+
+
+def test_the_run_of_the_service_is_found_without_being_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(endpoint_path, "SERVICE_FOLDER", tmp_path / "service")
+    with Run(LEFT, tmp_path / "service" / "arm.sock") as run:
+        assert main(["--ask", "reset"]) == 0
+        assert run.asked == ["reset"]
 
 
 def test_nobody_listens(capsys: pytest.CaptureFixture[str], tmp_path: Path):

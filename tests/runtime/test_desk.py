@@ -4,6 +4,7 @@ only speak the messages."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -274,3 +275,20 @@ def test_nobody_who_behaves_badly_delays_a_heartbeat_or_a_stop(tmp_path: Path):
     assert gap < 0.5
     assert waited_s[0] < 2
     assert [text.partition(" by ")[0] for text in log.stops] == ["asked for"]
+
+
+def test_an_endpoint_that_breaks_is_no_reason_to_stop_an_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_memory(*_: Any) -> Any:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    def person(asking: Asking) -> None:
+        asking.wait_for("running")
+        monkeypatch.setattr(Endpoint, "_admit", no_memory)
+        with pytest.raises((NoAnswer, OSError)):
+            asking.ask("status")
+
+    log, _ = play(tmp_path, person, duration_s=3.0)
+    assert log.exit_code == ExitCode.FINISHED
+    assert log.stops == []
+    told = [entry.text for entry in log.entries if entry.code == "endpoint"]
+    assert told[-1].startswith("closed, the run can no longer be asked: ")

@@ -124,3 +124,25 @@ def test_a_run_with_an_endpoint_of_its_own_waits_after_a_stop(
     with VlaRun(tmp_path / "again", *options, "--reset", state=run.state) as again:
         again.event("armed")
         assert ask(again, "status", "--endpoint", str(path)).returncode == 0
+
+
+def test_clients_that_behave_badly_do_not_disturb_a_run(tmp_path: Path, bundle: Path, simulator: Simulator):
+    """They give way to the others on the processor: what a busy computer does to a run is not meant here."""
+    path = tmp_path / "arm.sock"
+    options = [str(bundle), *arm_options(simulator), "--endpoint", str(path)]
+    flood = str(Path(__file__).with_name("flood.py"))
+    with VlaRun(tmp_path / "run", *options) as run:
+        run.event("running")
+        bad = [
+            subprocess.Popen(["nice", "-n", "19", sys.executable, flood, str(path), kind, "4"])
+            for kind in ("status", "garbage", "connections", "commands")
+        ]
+        for process in bad:
+            process.wait(60)
+        assert run.count("stop") == 0, run.last_events()
+        assert run.count("late") == 0
+        answer = json.loads(ask(run, "status", "--endpoint", str(path), "--json").stdout)
+        assert (answer["ok"], answer["stage"]) == (True, "running")
+        assert ask(run, "quit", "--endpoint", str(path)).returncode == 0
+        assert run.finish() == 0, run.output
+    assert run.count("asked") == 1
