@@ -54,6 +54,8 @@ BUDGET_US = 60.0
 """Of the p50, back to back."""
 STEPS, STEP_NS = 16, 50_000_000
 CHUNK_TICKS = 6
+SWING = (0.4, 0.3, -0.2, -0.2, 0.4, 40.0)
+"""From the start pose up and away from the base (rad; gripper percent)."""
 OBSERVED_NS = 50_000_000
 """A chunk's observation is so old when it arrives."""
 WARM_UP_TICKS = 200
@@ -178,7 +180,7 @@ class Peers:
         ours, self.policy = _channels()
         self._policy = ours
         self._start = [joint.start for joint in robot.joints]
-        self._swing = [0.2 * (joint.limits.position[1] - joint.start) for joint in robot.joints]
+        self._swing = SWING
         self._chunk_id = 0
         self._began_ns = 0
 
@@ -207,7 +209,7 @@ class Peers:
         # From where the arm is: a chunk that begins elsewhere would be refused.
         grown = min(1.0, max(0.0, time_s - self._began_ns * 1e-9))
         return tuple(
-            start + swing * grown * math.sin(2.0 * time_s + joint)
+            start + swing * grown * math.sin(2.0 * time_s + joint) ** 2
             for joint, (start, swing) in enumerate(zip(self._start, self._swing, strict=True))
         )
 

@@ -119,45 +119,55 @@ SetpointCheck = Callable[[Motion, Motion, CoreConfig, Tools], Violation | None]
 
 def check_position(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     """Inside the limits; a joint that starts outside (resting there at arming) may only move inwards."""
-    for i, name in enumerate(config.joint_names):
-        value, low, high = after.position[i], config.low[i], config.high[i]
-        slack = _TOLERANCE * (high - low)
-        inwards = min(low, before.position[i]) - slack <= value <= max(high, before.position[i]) + slack
-        if not inwards:
+    for i, (value, was, low, high) in enumerate(
+        zip(after.position, before.position, config.low, config.high, strict=True)
+    ):
+        if not low <= value <= high and not _inwards(value, was, low, high):
+            name = config.joint_names[i]
             return Violation("position_limit", f"{name} at {value:.3f}, limits {low:.3f} .. {high:.3f}")
     return None
+
+
+def _inwards(value: float, was: float, low: float, high: float) -> bool:
+    """Whether a joint is no further outside its limits than it was, but for rounding."""
+    slack = _TOLERANCE * (high - low)
+    return min(low, was) - slack <= value <= max(high, was) + slack
 
 
 def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     """The step actually commanded, by finite difference, and the velocity that the smoother states."""
     dt_s = config.dt_ns * 1e-9
-    for i, name in enumerate(config.joint_names):
-        limit = config.kinematic.velocity[i] * (1 + _TOLERANCE) + _TOLERANCE
-        step = (after.position[i] - before.position[i]) / dt_s
-        worst = max(abs(step), abs(after.velocity[i]))
-        if worst > limit:
-            return Violation("velocity_limit", f"{name} at {worst:.3f}/s, limit {limit:.3f}/s")
+    for i, (value, was, stated, limit) in enumerate(
+        zip(after.position, before.position, after.velocity, config.kinematic.velocity, strict=True)
+    ):
+        worst = max(abs(value - was) / dt_s, abs(stated))
+        if not worst <= limit * (1 + _TOLERANCE) + _TOLERANCE:
+            return Violation(
+                "velocity_limit", f"{config.joint_names[i]} at {worst:.3f}/s, limit {limit:.3f}/s"
+            )
     return None
 
 
 def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     dt_s = config.dt_ns * 1e-9
-    for i, name in enumerate(config.joint_names):
-        limit = config.kinematic.acceleration[i] * (1 + _TOLERANCE) + _TOLERANCE
-        step = (after.velocity[i] - before.velocity[i]) / dt_s
-        worst = max(abs(step), abs(after.acceleration[i]))
-        if worst > limit:
+    for i, (value, was, stated, limit) in enumerate(
+        zip(after.velocity, before.velocity, after.acceleration, config.kinematic.acceleration, strict=True)
+    ):
+        worst = max(abs(value - was) / dt_s, abs(stated))
+        if not worst <= limit * (1 + _TOLERANCE) + _TOLERANCE:
+            name = config.joint_names[i]
             return Violation("acceleration_limit", f"{name} at {worst:.2f}/s2, limit {limit:.2f}/s2")
     return None
 
 
 def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     dt_s = config.dt_ns * 1e-9
-    for i, name in enumerate(config.joint_names):
-        limit = config.kinematic.jerk[i] * (1 + _TOLERANCE) + _TOLERANCE
-        jerk = abs(after.acceleration[i] - before.acceleration[i]) / dt_s
-        if jerk > limit:
-            return Violation("jerk_limit", f"{name} at {jerk:.1f}/s3, limit {limit:.1f}/s3")
+    for i, (value, was, limit) in enumerate(
+        zip(after.acceleration, before.acceleration, config.kinematic.jerk, strict=True)
+    ):
+        jerk = abs(value - was) / dt_s
+        if not jerk <= limit * (1 + _TOLERANCE) + _TOLERANCE:
+            return Violation("jerk_limit", f"{config.joint_names[i]} at {jerk:.1f}/s3, limit {limit:.1f}/s3")
     return None
 
 
@@ -165,14 +175,14 @@ def check_stopping_distance(
     before: Motion, after: Motion, config: CoreConfig, tools: Tools
 ) -> Violation | None:
     """Braking from the setpoint must come to rest inside the limits (or no further out than it began)."""
-    for i, rest in enumerate(tools.smoother.stopping_position(after)):
-        slack = _TOLERANCE * (config.high[i] - config.low[i])
-        low, high = min(config.low[i], before.position[i]), max(config.high[i], before.position[i])
-        if not low - slack <= rest <= high + slack:
+    for i, (rest, was, low, high) in enumerate(
+        zip(tools.smoother.stopping_position(after), before.position, config.low, config.high, strict=True)
+    ):
+        if not low <= rest <= high and not _inwards(rest, was, low, high):
+            name = config.joint_names[i]
             return Violation(
                 "stopping_distance",
-                f"{config.joint_names[i]} would come to rest at {rest:.3f}, limits {config.low[i]:.3f} .. "
-                f"{config.high[i]:.3f}",
+                f"{name} would come to rest at {rest:.3f}, limits {low:.3f} .. {high:.3f}",
             )
     return None
 
