@@ -230,32 +230,37 @@ def test_the_last_tick_inside_and_the_first_outside(
     assert kinds(observe(tmp_path, story)) == [("limits", joint)] * extra
 
 
-def files(tmp_path: Path, **changes: object) -> tuple[Path, Path]:
-    """The simulated arm's files, with the gripper's calibration row changed, and half its travel allowed."""
+def files(tmp_path: Path, joint: str, **changes: object) -> tuple[Path, Path]:
+    """The simulated arm's files, with a joint's calibration row changed, and half the gripper's travel."""
     robot = yaml.safe_load((FOLDER / "sim_arm.yaml").read_text())
     robot["joints"][5]["limits"]["position"] = [0, 50]
     rows = json.loads((FOLDER / "calibrations" / "sim_arm.json").read_text())
-    rows["gripper"].update(changes)
+    rows[joint].update(changes)
     (tmp_path / "robot.yaml").write_text(yaml.safe_dump(robot))
     (tmp_path / "arm.json").write_text(json.dumps(rows))
     return tmp_path / "robot.yaml", tmp_path / "arm.json"
 
 
 @pytest.mark.parametrize(
-    ("changes", "right", "wrong"),
-    [({}, 2750, 2751), ({"drive_mode": 1}, 2750, 2749), ({"range_min": 2750, "range_max": 3480}, 2750, 2749)],
-    ids=["as it is", "turned round", "narrower"],
+    ("joint", "motor", "changes", "right", "wrong"),
+    [
+        ("gripper", 6, {}, 2750, 2751),
+        ("gripper", 6, {"drive_mode": 1}, 2750, 2749),
+        ("shoulder_pan", 1, {"range_min": 1950, "range_max": 2150}, 1950, 1949),
+        ("shoulder_pan", 1, {"range_min": 1950, "range_max": 2150}, 2150, 2151),
+    ],
+    ids=["as it is", "turned round", "narrow, below", "narrow, above"],
 )
 def test_limits_are_those_of_robot_file_and_calibration(
-    tmp_path: Path, changes: dict[str, object], right: int, wrong: int
+    tmp_path: Path, joint: str, motor: int, changes: dict[str, object], right: int, wrong: int
 ) -> None:
-    for ticks, count in ((right, 0), (wrong, 1)):
+    for ticks, escapes in ((right, []), (wrong, [("limits", joint)])):
         story = Story()
-        story.host(5, goal(6, ticks))
+        story.host(5, goal(motor, ticks))
         (tmp_path / "wire.log").write_bytes(story.data)
-        observer = Observer(tmp_path / "wire.log", *files(tmp_path, **changes))
+        observer = Observer(tmp_path / "wire.log", *files(tmp_path, joint, **changes))
         observer.read()
-        assert len(observer.escapes()) == count, ticks
+        assert kinds(observer) == escapes
 
 
 OUTSIDE = 4000
@@ -291,11 +296,16 @@ def test_a_goal_is_seen_however_it_is_written(tmp_path: Path, data: bytes) -> No
     assert ("limits", "shoulder_pan") in kinds(observe(tmp_path, story))
 
 
-def test_a_jump_is_one_escape_and_waiting_gives_no_credit(tmp_path: Path) -> None:
+WAYS = pytest.mark.parametrize("way", [1, -1], ids=["up", "down"])
+
+
+@WAYS
+@pytest.mark.parametrize("jump", [22, 60, 600])
+def test_a_jump_is_one_escape_and_waiting_gives_no_credit(tmp_path: Path, jump: int, way: int) -> None:
     for pause in (10, 2000):
         story = Story().armed()
         story.path([2050] * 3)
-        story.path([2050 + 60, 2050 + 60, 2050 + 61], start=1020 + pause)
+        story.path([2050 + way * jump, 2050 + way * jump, 2050 + way * (jump + 1)], start=1020 + pause)
         assert kinds(observe(tmp_path, story)) == [("step", "shoulder_pan")]
 
 
@@ -305,9 +315,10 @@ def test_a_start_at_full_speed_breaks_the_limit_of_acceleration(tmp_path: Path) 
     assert kinds(observe(tmp_path, story)) == [("acceleration", "shoulder_pan")]
 
 
-def ramp(count: int) -> list[int]:
-    """Up to full speed and on."""
-    return list(itertools.accumulate([1, 3, 6, 9, 12, 15, 17, 19, *[19, 20] * count], initial=2050 - 1000))
+def ramp(count: int, way: int = 1) -> list[int]:
+    """Up to full speed and on, from far on the other side."""
+    speeds = [1, 3, 6, 9, 12, 15, 17, 19, *[19, 20] * count]
+    return list(itertools.accumulate((way * speed for speed in speeds), initial=2050 - way * 1000))
 
 
 def test_goals_that_are_delivered_in_one_go_are_no_escape(tmp_path: Path) -> None:
@@ -322,10 +333,11 @@ def test_goals_that_are_delivered_in_one_go_are_no_escape(tmp_path: Path) -> Non
     assert kinds(observe(tmp_path, story)) == []
 
 
-def test_commands_that_come_too_often_are_too_fast_together(tmp_path: Path) -> None:
+@WAYS
+def test_commands_that_come_too_often_are_too_fast_together(tmp_path: Path, way: int) -> None:
     story = Story().armed()
-    story.path([2050, *range(2050, 1050, -3)], start=1000)
-    path = ramp(40)
+    story.path([2050, *range(2050, 2050 - way * 1000, -way * 3)], start=1000)
+    path = ramp(40, way)
     story.path(path, start=5000, every=10)
     assert kinds(observe(tmp_path, story)) == []
     fast = Story()
@@ -389,15 +401,16 @@ def test_a_moving_joint_is_nowhere_at_rest(tmp_path: Path) -> None:
     assert kinds(observe(tmp_path, story)) == [("step", "shoulder_pan")]
 
 
-def test_a_joint_that_rests_outside_is_held_there_and_may_only_come_in(tmp_path: Path) -> None:
-    resting = {1: 2050 + 1250}
+@WAYS
+def test_a_joint_that_rests_outside_is_held_there_and_may_only_come_in(tmp_path: Path, way: int) -> None:
+    resting = {1: 2050 + way * 1250}
     for goals_, escapes in (([1250, 1250, 1249, 1246], 0), ([1250, 1253, 1257], 1)):
         story = Story()
         story.rest(1, 500, resting, torque=0)
-        story.host(500, goal(1, 2050 + goals_[0]) + torque(1, 1))
+        story.host(500, goal(1, 2050 + way * goals_[0]) + torque(1, 1))
         story.rest(505, 600, resting)
         for count, ticks in enumerate(goals_):
-            story.host(600 + 10 * count, goals({1: 2050 + ticks}))
+            story.host(600 + 10 * count, goals({1: 2050 + way * ticks}))
         assert [kind for kind, _ in kinds(observe(tmp_path, story))] == ["limits"] * escapes
 
 
