@@ -20,8 +20,7 @@ exit codes: 0 finished · 1 a replay that differs · 2 usage · 3 refused before
 keys: n ends the task · space is a protective stop · r resets it (never moves the arm) · q quits ·
 w writes the flight recorder's last seconds to a file.
 signals: SIGUSR1 ends the task under way, the next one follows; SIGUSR2 is as the key w.
-asking a run: vla-run --ask COMMAND; exit codes: 0 done · 1 refused ·
-3 nobody listens.
+asking a run: vla-run --ask COMMAND; exit codes: 0 done · 1 refused · 3 nobody listens.
 This is not a safety device: keep a hardware emergency stop that cuts the motors' power within reach."""
 
 
