@@ -108,17 +108,17 @@ def test_without_permission_for_real_time_strict_refuses(tmp_path: Path, bundle:
 def test_a_stop_input_or_watchdog_that_is_not_there_refuses_the_start(
     tmp_path: Path, bundle: Path, simulator: Simulator
 ):
-    option, value = "--watchdog", "/dev/no-watchdog"
-    for number, (option, value) in enumerate((("--stop-input", "evdev:/dev/no-button"), (option, value))):
+    watchdog = ["--watchdog", "/dev/no-watchdog"]
+    for number, wanted in enumerate((["--stop-input", "evdev:/dev/no-button"], watchdog)):
         folder = tmp_path / str(number)
-        with VlaRun(folder, str(bundle), *arm_options(simulator), option, value) as run:
+        with VlaRun(folder, str(bundle), *arm_options(simulator), *wanted) as run:
             assert run.finish() == 3, run.output
-        assert value.rpartition(":")[2] in run.output
+        assert wanted[1].rpartition(":")[2] in run.output
         assert "armed" not in [event["code"] for event in run.events()]
-    look = ["--check", "--json", option, value]
+    look = ["--check", "--json", *watchdog]
     with VlaRun(tmp_path / "check", str(bundle), *arm_options(simulator), *look) as run:
         assert run.finish() == 3, run.output
-    assert value in run.output
+    assert watchdog[1] in run.output
     assert torque(simulator) == [0] * len(MOTOR_IDS)
 
 
