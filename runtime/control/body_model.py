@@ -16,8 +16,8 @@ from ...drivers.robots.schema import Robot
 Vector = NDArray[np.float64]
 Kind = Literal["self_collision", "table_collision"]
 SHAPES = ("mjGEOM_PLANE", "mjGEOM_SPHERE", "mjGEOM_CAPSULE", "mjGEOM_BOX")
-"""Between these MuJoCo's distances are exact, but for two boxes (tests/runtime/control/test_body.py). How deep
-parts overlap is not; but no motion is accepted into an overlap."""
+"""Between these MuJoCo's distances are exact, but for two boxes (tests/runtime/control/test_body.py). How
+deep parts overlap is not; but no motion is accepted into an overlap."""
 _SLIDE_SPARE = 0.1
 """A joint may rest a little outside its limits at the start: travel is taken so much longer at each end."""
 

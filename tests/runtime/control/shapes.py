@@ -18,12 +18,13 @@ from .world import JOINTS, config
 
 CLEARANCE_M = 0.01
 UPPER_M, FORE_M, RADIUS_M = 0.3, 0.25, 0.02
-POST = ((0.2, 0.2, 0.0), (0.2, 0.2, 0.4))
-"""Beside the arm, in reach of its hand."""
+POST = ((0.3, 0.3, 0.0), (0.3, 0.3, 0.4))
+"""The axis of a post beside the arm, in reach of its hand."""
+FLOOR_M = -0.2
 MODEL = f"""
 <mujoco><compiler angle="radian"/><worldbody>
-  <geom name="floor" type="plane" size="1 1 0.1" pos="0 0 -0.3"/>
-  <geom name="post" type="capsule" size="{RADIUS_M}" fromto="0.2 0.2 0 0.2 0.2 0.4"/>
+  <geom name="floor" type="plane" size="1 1 0.1" pos="0 0 {FLOOR_M}"/>
+  <geom name="post" type="capsule" size="{RADIUS_M}" fromto="0.3 0.3 0 0.3 0.3 0.4"/>
   <body name="upper">
     <joint name="pan" axis="0 0 1"/>
     <geom name="upper" type="capsule" size="{RADIUS_M}" fromto="0.05 0 0 {UPPER_M} 0 0"/>
@@ -78,24 +79,25 @@ def expected_distances(pose: Sequence[float]) -> dict[tuple[str, str], float]:
     """Between the surfaces of each link and post or floor."""
     found = {}
     for name, axis in links(pose).items():
-        found[name, "floor"] = min(end[2] for end in axis) + 0.3 - RADIUS_M
+        found[name, "floor"] = min(end[2] for end in axis) - FLOOR_M - RADIUS_M
         post = np.array(POST[0]), np.array(POST[1])
         found[name, "the base"] = segment_distance(*axis, *post) - 2 * RADIUS_M
     return found
 
 
 def segment_distance(a: Point, b: Point, c: Point, d: Point) -> float:
-    """Between two segments: the distance to the second is convex along the first, so thirds are cut off."""
-    low, high = 0.0, 1.0
-    for _ in range(120):
-        x, y = low + (high - low) / 3, high - (high - low) / 3
-        if point_distance(a + (b - a) * x, c, d) < point_distance(a + (b - a) * y, c, d):
-            high = y
-        else:
-            low = x
-    return point_distance(a + (b - a) * (low + high) / 2, c, d)
+    """Between two segments: the least of the ends' distances and, if it lies on both, the lines'."""
+    ends = [_to_segment(a, c, d), _to_segment(b, c, d), _to_segment(c, a, b), _to_segment(d, a, b)]
+    u, v, w = b - a, d - c, a - c
+    uu, uv, vv, uw, vw = u @ u, u @ v, v @ v, u @ w, v @ w
+    across = uu * vv - uv * uv
+    if across > 1e-12:
+        s, t = (uv * vw - vv * uw) / across, (uu * vw - uv * uw) / across
+        if 0 <= s <= 1 and 0 <= t <= 1:
+            ends.append(float(np.linalg.norm(w + s * u - t * v)))
+    return min(ends)
 
 
-def point_distance(p: Point, c: Point, d: Point) -> float:
-    along = float(np.clip((p - c) @ (d - c) / ((d - c) @ (d - c)), 0.0, 1.0))
+def _to_segment(p: Point, c: Point, d: Point) -> float:
+    along = min(1.0, max(0.0, float((p - c) @ (d - c) / ((d - c) @ (d - c)))))
     return float(np.linalg.norm(p - c - (d - c) * along))

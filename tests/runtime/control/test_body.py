@@ -310,8 +310,8 @@ def test_a_model_that_is_not_there(tmp_path: Path):
 
 
 def test_a_pose_too_near_to_something_refuses_the_start():
-    down = (0.0, -1.5, 0.0)
-    with pytest.raises(ConfigError, match=r"park pose .* fore and floor would be 30\.6 mm apart"):
+    down = (0.0, -0.6, 0.0)
+    with pytest.raises(ConfigError, match=r"park pose .* fore and floor would be 38\.8 mm apart"):
         Tools.of(with_body(shaped(table_clearance_m=0.05), park_pose=down))
 
 
