@@ -52,9 +52,9 @@ def check_tool_speed(before: Motion, after: Motion, config: CoreConfig, tools: T
     ahead = [p + v * _AHEAD_S for p, v in zip(after.position, after.velocity, strict=True)]
     step = math.dist(body.tip(before.position), here) / (config.dt_ns * 1e-9)
     stated = math.dist(here, body.tip(ahead)) / _AHEAD_S
-    speed = max(step, stated)
-    if speed > limit * (1 + _TOLERANCE) + _TOLERANCE:
-        return Violation("tool_speed", f"the tip at {speed:.3f} m/s, limit {limit:g} m/s")
+    allowed = limit * (1 + _TOLERANCE) + _TOLERANCE
+    if not (step <= allowed and stated <= allowed):
+        return Violation("tool_speed", f"the tip at {max(step, stated):.3f} m/s, limit {limit:g} m/s")
     return None
 
 
