@@ -140,11 +140,10 @@ def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Tools) 
     for i, (value, was, stated, limit) in enumerate(
         zip(after.position, before.position, after.velocity, config.kinematic.velocity, strict=True)
     ):
-        worst = max(abs(value - was) / dt_s, abs(stated))
-        if not worst <= limit * (1 + _TOLERANCE) + _TOLERANCE:
-            return Violation(
-                "velocity_limit", f"{config.joint_names[i]} at {worst:.3f}/s, limit {limit:.3f}/s"
-            )
+        most, step = limit * (1 + _TOLERANCE) + _TOLERANCE, (value - was) / dt_s
+        if not (-most <= step <= most and -most <= stated <= most):
+            name, worst = config.joint_names[i], max(abs(step), abs(stated))
+            return Violation("velocity_limit", f"{name} at {worst:.3f}/s, limit {limit:.3f}/s")
     return None
 
 
@@ -153,9 +152,9 @@ def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Too
     for i, (value, was, stated, limit) in enumerate(
         zip(after.velocity, before.velocity, after.acceleration, config.kinematic.acceleration, strict=True)
     ):
-        worst = max(abs(value - was) / dt_s, abs(stated))
-        if not worst <= limit * (1 + _TOLERANCE) + _TOLERANCE:
-            name = config.joint_names[i]
+        most, step = limit * (1 + _TOLERANCE) + _TOLERANCE, (value - was) / dt_s
+        if not (-most <= step <= most and -most <= stated <= most):
+            name, worst = config.joint_names[i], max(abs(step), abs(stated))
             return Violation("acceleration_limit", f"{name} at {worst:.2f}/s2, limit {limit:.2f}/s2")
     return None
 
@@ -165,9 +164,10 @@ def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> V
     for i, (value, was, limit) in enumerate(
         zip(after.acceleration, before.acceleration, config.kinematic.jerk, strict=True)
     ):
-        jerk = abs(value - was) / dt_s
-        if not jerk <= limit * (1 + _TOLERANCE) + _TOLERANCE:
-            return Violation("jerk_limit", f"{config.joint_names[i]} at {jerk:.1f}/s3, limit {limit:.1f}/s3")
+        most, jerk = limit * (1 + _TOLERANCE) + _TOLERANCE, (value - was) / dt_s
+        if not -most <= jerk <= most:
+            name = config.joint_names[i]
+            return Violation("jerk_limit", f"{name} at {abs(jerk):.1f}/s3, limit {limit:.1f}/s3")
     return None
 
 

@@ -132,9 +132,7 @@ class ControlCore:
             slots=state.slots.add(now_ns, inbox.slots_run, inbox.slots_late, inbox.slots_overrun),
             starvation=state.starvation.at(now_ns, state.starved and state.phase == Phase.RUN),
             counters=counters,
-            stop_input_ns=now_ns
-            if any(c.code in _STOP_INPUT for c in inbox.conditions)
-            else state.stop_input_ns,
+            stop_input_ns=now_ns if _stop_input(inbox) else state.stop_input_ns,
         )
 
     def _without_torque(self, state: CoreState, inbox: Inbox) -> tuple[CoreState, Output]:
@@ -320,10 +318,8 @@ class ControlCore:
             state = replace(state, clamped=())
         if after is None:
             after = self._brake(before)
-        moved = any(
-            abs(a - b) > still
-            for a, b, still in zip(after.position, before.position, self._still, strict=True)
-        )
+        steps = zip(after.position, before.position, self._still, strict=True)
+        moved = any([abs(a - b) > still for a, b, still in steps])
         since = 0 if moved else state.still_since_ns or now_ns
         return replace(state, motion=after, still_since_ns=since), asked
 
@@ -338,12 +334,19 @@ class ControlCore:
 
     @staticmethod
     def _count_clamps(state: CoreState, reasons: tuple[tuple[str, str], ...], notes: list[Note]) -> CoreState:
+        if not reasons and not state.clamped:
+            return state
         if reasons:
             for joint, reason in reasons:
                 if (joint, reason) not in state.clamped:
                     notes.append(Note("clamped", f"{joint}: {reason}"))
             state = replace(state, counters=replace(state.counters, clamped=state.counters.clamped + 1))
         return replace(state, clamped=reasons)
+
+
+def _stop_input(inbox: Inbox) -> bool:
+    """Whether a stop input is pressed or missing."""
+    return bool(inbox.conditions) and any(c.code in _STOP_INPUT for c in inbox.conditions)
 
 
 def _superseded(state: CoreState) -> CoreState:
