@@ -319,7 +319,7 @@ class ControlCore:
         if after is None:
             after = self._brake(before)
         steps = zip(after.position, before.position, self._still, strict=True)
-        moved = any([abs(a - b) > still for a, b, still in steps])
+        moved = any(abs(a - b) > still for a, b, still in steps)
         since = 0 if moved else state.still_since_ns or now_ns
         return replace(state, motion=after, still_since_ns=since), asked
 
