@@ -68,11 +68,8 @@ class World:
         self._bias = model.actuator_biasprm[:, :3].copy()
         self._damping = model.dof_damping.copy()
         self._force_limit = model.actuator_forcerange[:, 1].copy()
-        self._colour_of_geom = np.full(model.ngeom, -1)
-        for index, colour in enumerate(scene.COLOURS):
-            self._colour_of_geom[model.geom(colour).id] = index
-        self._of_table = np.zeros(model.ngeom, bool)
-        self._of_table[model.geom("table").id] = True
+        self._colour_of_geom = {int(model.geom(colour).id): colour for colour in scene.COLOURS}
+        self._table_geom = int(model.geom("table").id)
         self._torque = [False] * len(rows)
         self._goal = np.zeros(len(rows))
         """Where each motor is sent, in joint units."""
@@ -192,16 +189,14 @@ class World:
 
     def sight(self) -> Sight:
         """What is true now, for the judge and the expert."""
-        pairs = self.data.contact.geom
-        touching: frozenset[str] = frozenset()
-        if len(pairs):
-            colours = self._colour_of_geom[pairs]
-            of_arm = (colours < 0) & ~self._of_table[pairs]
-            hit = colours[(colours >= 0) & of_arm[:, ::-1]]
-            names = list(scene.COLOURS)
-            touching = frozenset(names[i] for i in hit)
-        cubes = {c: self.data.qpos[a : a + 3].copy() for c, a in self._cube_q.items()}
-        return Sight(touching, self.data.site_xpos[self._tip].copy(), cubes)
+        colour_of, table = self._colour_of_geom, self._table_geom
+        touching: set[str] = set()
+        for one, other in self.data.contact.geom.tolist():
+            if (one in colour_of) != (other in colour_of) and table not in (one, other):
+                touching.add(colour_of.get(one) or colour_of[other])
+        qpos = self.data.qpos
+        cubes = {c: qpos[a : a + 3].copy() for c, a in self._cube_q.items()}
+        return Sight(frozenset(touching), self.data.site_xpos[self._tip].copy(), cubes)
 
     def judge(self) -> Verdict:
         """What has come of the episode since the last reset."""
