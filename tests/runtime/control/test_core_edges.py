@@ -87,3 +87,50 @@ def test_a_chunk_of_another_task_that_is_too_old_is_only_counted() -> None:
     bench.tick(Inbox(chunk=old))
     assert bench.state.counters.other_task_chunks == 1
     assert not bench.state.latched
+
+
+def test_a_moving_average_begins_where_the_arm_is_and_ends_with_the_chunk() -> None:
+    bench = Bench(ControlCore(config(ema_s=0.1)))
+    bench.start()
+    assert bench.state.ema is None
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns)))
+    first = bench.state.ema
+    assert first is not None
+    share = 1 - math.exp(-0.1)
+    ahead = 0.2 + 0.7 / 7 * 2  # 100 ms further along the path
+    assert first.position == pytest.approx((0.2 + share * (ahead - 0.2), -0.3, 10.0))
+    assert first.velocity == pytest.approx((share * 2.0, 0.0, 0.0))
+    assert bench.last_target == first.position
+    bench.run(60)
+    assert (bench.state.starved, bench.state.ema) == (True, None)
+
+
+def test_a_sequential_policy_is_not_heard_before_its_chunk_has_been_carried_out() -> None:
+    bench = Bench(ControlCore(config(strategy="sequential", chunk_steps=1)))
+    bench.start()
+    bench.tick(Inbox(chunk=chunk([(0.3, -0.3, 10.0)], chunk_id=1, observation_ns=bench.now_ns)))
+    execution = bench.state.execution
+    assert execution is not None
+    assert execution.end_ns > bench.now_ns + 10 * MS
+    bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 10.0)], chunk_id=2, observation_ns=bench.now_ns)))
+    assert (bench.state.counters.superseded_chunks, bench.state.last_chunk_id) == (1, 1)
+    bench.run(100)
+    assert bench.setpoints[-1][0] == pytest.approx(0.3)
+    assert not bench.state.starved, "the end of a sequential chunk is held, not starved of"
+    bench.tick(Inbox(chunk=chunk([(0.4, -0.3, 10.0)], chunk_id=2, observation_ns=bench.now_ns - 200 * MS)))
+    newest = bench.state.execution
+    assert newest is not None
+    assert newest.origin_ns == bench.now_ns, "it begins when it comes"
+
+
+def test_a_chunk_that_has_wholly_expired_is_not_followed() -> None:
+    bench = Bench(ControlCore(config(chunk_dt_ns=20 * MS)))
+    bench.start()
+    bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=1, observation_ns=bench.now_ns, dt_ns=20 * MS)))
+    bench.run(20)
+    expired = chunk(ramp(0.9), chunk_id=2, observation_ns=bench.now_ns - 160 * MS, dt_ns=20 * MS)
+    bench.tick(Inbox(chunk=expired))
+    assert (bench.state.counters.superseded_chunks, bench.state.last_chunk_id) == (1, 2)
+    execution = bench.state.execution
+    assert execution is not None
+    assert execution.chunk_id == 1
