@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # setuptools warns about every editable installation.
 export PYTHONWARNINGS = ignore
 
-.PHONY: help setup demo test lint bench bench-endurance bench-peers test-py310 links clean
+.PHONY: help setup demo test lint coverage mutation bench bench-endurance bench-peers test-py310 links clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,17 @@ lint: setup ## format, lint and type checks
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+
+# Of the files that pyproject.toml names under tool.coverage.
+COVERING := arming chain chain_setpoints core core_edges core_stops deadlines gate latch_and_table reactions requests \
+	settle stop_categories watch
+
+coverage: setup ## every branch of the safety code is taken by its unit tests (100 %)
+	@mkdir -p runs
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing $(COVERING:%=tests/runtime/control/test_%.py) $(ARGS)
+
+mutation: setup ## makes mistakes in the safety code: a test must notice each (half an hour; goes on where it was)
+	@$(BIN)/python -m tests.mutation $(ARGS)
 
 bench: setup ## bus, tick, jitter, footprint and task benchmarks
 	@$(BIN)/vla-bench bus $(ARGS)

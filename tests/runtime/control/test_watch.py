@@ -72,6 +72,8 @@ def test_the_age_of_the_joint_state() -> None:
 
 def test_no_joint_state_at_all_is_as_old_as_time_itself() -> None:
     assert codes(following(joint=None)) == ["joint_state_stale"]
+    for now_ns in (80 * MS, 80 * MS + 1):
+        assert ("joint_state_stale" in codes(following(joint=None), now_ns=now_ns)) is (now_ns > 80 * MS)
 
 
 def test_the_silence_of_the_supervisor() -> None:
