@@ -129,6 +129,8 @@ def _sites(node: ast.AST, where: str, path: Path) -> Iterator[tuple[str, Path, a
 def _is_docstring_or_type(node: ast.AST) -> bool:
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if isinstance(node, ast.Assign):
+        return _is_docstring_or_type(node.value)
     # Literal["a"], Callable[...]: for the type checker.
     return isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("Literal", "Callable", "Mapping")
 

@@ -126,7 +126,40 @@ def test_the_window_is_two_halves_of_which_the_older_goes_whole() -> None:
 
 
 def test_a_window_that_was_never_begun_begins_now() -> None:
-    assert SlotAccount().add(7 * S, 1, 0, 0).half_start_ns == 7 * S
+    for now_ns in (2 * S, 7 * S):
+        assert SlotAccount().add(now_ns, 1, 0, 0).half_start_ns == now_ns
+
+
+def test_slots_on_time_are_counted_and_rotate_the_window_like_others() -> None:
+    account = SlotAccount().add(S, 1, 3, 0).add(2 * S, 1, 0, 0).add(3 * S, 1, 0, 0)
+    assert (account.total, account.half_total, account.half_missed, account.late) == (6, 6, 3, 3)
+    assert (account.in_a_row, account.row_ended) == (0, True)
+    later = account.add(S + HALF - 1, 1, 0, 0)
+    assert (later.half_start_ns, later.half_total) == (S, 7)
+    later = account.add(S + HALF, 1, 0, 0)
+    assert (later.half_start_ns, later.half_total, later.previous_total, later.previous_missed) == (
+        S + HALF, 1, 6, 3,
+    )  # fmt: skip
+
+
+def test_a_tick_without_any_slot_ends_no_row() -> None:
+    account = SlotAccount().add(S, 0, 2, 0).add(2 * S, 0, 0, 0)
+    assert (account.in_a_row, account.row_ended, account.total) == (2, False, 2)
+    assert account.add(3 * S, 0, 1, 0).in_a_row == 3
+    assert not SlotAccount().add(S, 1, 0, 0).add(2 * S, 0, 0, 0).row_ended
+
+
+def test_a_row_that_has_ended_is_not_continued_by_the_next() -> None:
+    account = SlotAccount().add(S, 1, 4, 0)
+    assert (account.in_a_row, account.row_ended) == (4, True)
+    assert account.add(2 * S, 0, 1, 0).in_a_row == 1
+
+
+def test_missed_slots_alone_do_not_rotate_the_window() -> None:
+    account = SlotAccount().add(3 * S, 1, 0, 0)
+    for now_ns in (4 * S, 7 * S, 8 * S - 1):
+        assert account.add(now_ns, 0, 1, 0).half_start_ns == 3 * S
+    assert account.add(8 * S, 0, 1, 0).half_start_ns == 8 * S
 
 
 def test_the_share_is_nothing_until_there_are_a_hundred_slots() -> None:
