@@ -80,6 +80,10 @@ class Settings:
     @classmethod
     def read(cls, text: str) -> Settings:
         content = json.loads(text)
+        unknown = content.keys() - {row.name for row in fields(cls)}
+        if unknown:
+            # A guard that is asked for and not attached must not go unnoticed.
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
         return cls(**{row.name: content[row.name] for row in fields(cls) if row.name in content})
 
 

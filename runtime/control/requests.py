@@ -27,13 +27,18 @@ def take_requests(
         else:
             notes.append(Note("holding", inbox.stop.text))
     if inbox.quit is not None:
-        # "here" overrides "park"; nothing turns a stop into a move.
-        wanted = "here" if "here" in (inbox.quit, state.quitting) else "park"
+        # "here" overrides "park"; nothing turns a stop into a move, nor does a reset that came with it.
+        wanted = "here" if inbox.reset or "here" in (inbox.quit, state.quitting) else "park"
         state = replace(state, quitting=wanted, execution=None)
         parking = state.phase == Phase.RETURN and state.goal_event == "parked"
         if state.phase in (Phase.RUN, Phase.RETURN) and not (parking and wanted == "park"):
             state = replace(state, phase=Phase.STOPPING)
-    if inbox.arm is not None and state.quitting is None and state.phase in (Phase.HOLD, Phase.RUN):
+    if (
+        inbox.arm is not None
+        and not inbox.reset
+        and state.quitting is None
+        and state.phase in (Phase.HOLD, Phase.RUN)
+    ):
         state = _arm(state, config, now_ns, inbox, notes)
     return state
 

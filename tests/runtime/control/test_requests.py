@@ -259,9 +259,9 @@ def test_a_stop_input_in_the_first_moments_of_a_clock_counts() -> None:
 # Several at once
 
 
-def test_a_reset_comes_before_an_arm_and_a_quit() -> None:
-    assert asked(stopped(), reset=True, arm=FOLLOW)[0].phase == Phase.RUN
-    assert asked(stopped(), reset=True, quit="park")[0].quitting == "park"
+def test_what_comes_with_a_reset_moves_nothing() -> None:
+    assert asked(stopped(), reset=True, arm=FOLLOW)[0].phase == Phase.HOLD
+    assert asked(stopped(), reset=True, quit="park")[0].quitting == "here"
 
 
 def test_a_stop_and_then_the_end_are_both_taken() -> None:

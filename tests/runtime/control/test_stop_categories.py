@@ -183,3 +183,13 @@ def test_a_gripper_that_presses_too_hard_for_too_long() -> None:
     for _ in range(40):
         bench.tick(load=(0.1, 0.1, -0.8))
     assert bench.stop_code() == "gripper_force"
+
+
+def test_a_quit_that_comes_with_a_reset_parks_nothing() -> None:
+    bench = moving()
+    bench.tick(Inbox(conditions=(Condition("camera_lost", "gone"),)))
+    bench.run(100)
+    before = bench.arm_at
+    bench.tick(Inbox(reset=True, quit="park"))
+    bench.run(100)
+    assert bench.arm_at == before
