@@ -16,7 +16,7 @@ from typing import Protocol
 from ...drivers.errors import ConfigError, DriverError
 from .evdev import EvdevKey
 from .gpio import GpioLine
-from .input_spec import EvdevSpec, InputSpec, check_apart, parse_input
+from .input_spec import EvdevSpec, GpioSpec, InputSpec, check_apart, parse_input
 from .state import Condition, Note
 
 
@@ -120,10 +120,9 @@ class StopInputs:
             if each.lost:
                 raise InputError(each.lost)
             if each.stops and each.down:
-                raise InputError(
-                    f"{each.pressed_condition.text} at the start: release it; a normally-closed contact "
-                    "that is open (a cut wire, a missing plug) or the wrong `active` looks the same"
-                )
+                same = "; a cut wire, a missing plug or the wrong `active` looks the same"
+                hint = same if isinstance(each.spec, GpioSpec) else ""
+                raise InputError(f"{each.pressed_condition.text} at the start: release it{hint}")
 
     def guards(self) -> list[str]:
         """A line for each, read off the open device."""
