@@ -38,3 +38,40 @@ def difference(a: tuple[int, int], b: tuple[int, int]) -> tuple[float, float]:
         apart - math.hypot(share_a - low_a, high_b - share_b),
         apart + math.hypot(high_a - share_a, share_b - low_b),
     )
+
+
+def exact_upper(events: int, trials: int, confidence: float = 0.95) -> float:
+    """Exact one-sided upper bound of a share; 1 without trials. With no event in n trials it is
+    1 - (1 - confidence)^(1/n), the "rule of three".
+
+    C. J. Clopper and E. S. Pearson, Biometrika 26 (1934): the share at which so few events have the
+    probability 1 - `confidence`. Found by bisection, the sum in logarithms.
+    """
+    if trials <= 0 or events >= trials:
+        return 1.0
+    low, high = events / trials, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if _at_most(events, trials, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _at_most(events: int, trials: int, share: float) -> float:
+    """Probability of at most `events` in `trials`, each with probability `share`."""
+    if share <= 0:
+        return 1.0
+    if share >= 1:
+        return 0.0
+    return math.fsum(
+        math.exp(
+            math.lgamma(trials + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(trials - k + 1)
+            + k * math.log(share)
+            + (trials - k) * math.log1p(-share)
+        )
+        for k in range(events + 1)
+    )
