@@ -168,7 +168,7 @@ CHUNKS = (
 CAMERAS = (
     FaultClass(
         "camera_frozen", "camera", "the same picture with the same stamp again and again",
-        _how("truth", kind="camera_freeze", stamps=0), "stop", "frame age",
+        _how("truth", kind="camera_repeat"), "stop", "frame age",
         ("frame_age", "frozen_camera"),
     ),
     FaultClass(

@@ -20,7 +20,7 @@ from ...runtime.bundle.golden import pack_golden
 from ...runtime.bundle.writing import write_bundle
 
 STEPS, DT_S = 16, 0.05
-PERIOD_S = 2.0
+PERIOD_S = 1.4
 """Of the curve."""
 LAG_S = 0.06
 """About how far the arm is behind its commands; the chunk begins so much further on the curve."""

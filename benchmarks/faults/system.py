@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime.ask import Line, NoAnswer
 from ..demo_attempts import EventFile
 from . import saboteur
 
@@ -58,17 +59,20 @@ class Run:
         self.orders.mkdir(exist_ok=True)
         self.events_path = state / "events.jsonl"
         self.report_path = folder / "report.json"
+        self.endpoint = folder / "endpoint.sock"
         self.events_path.unlink(missing_ok=True)
         self.report_path.unlink(missing_ok=True)
         self.seen: list[Event] = []
         self._events = EventFile(self.events_path)
         self._orders = 0
         self._output = folder / "output.txt"
+        self._line: Line | None = None
         self._terminal, theirs = pty.openpty()
         command = [
             *saboteur.command("run", self.orders), str(options.bundle),
             "--arm", arm, "--camera", camera, "--robot", options.robot, "--reset", "--on-stop", "wait",
-            "--events", str(self.events_path), "--report", str(self.report_path), *options.extra,
+            "--events", str(self.events_path), "--report", str(self.report_path),
+            "--endpoint", str(self.endpoint), *options.extra,
         ]  # fmt: skip
         environment = {
             **os.environ,
@@ -154,6 +158,21 @@ class Run:
 
     # What is done to it
 
+    def ask(self, command: str, timeout_s: float = 5.0) -> Event:
+        """Through the endpoint; its answer. Raises `HarnessError` where there is none."""
+        try:
+            if self._line is None:
+                self._line = Line(self.endpoint, timeout_s)
+            return self._line.ask(command, timeout_s)
+        except (OSError, NoAnswer) as error:
+            self._hang_up()
+            raise HarnessError(f"the endpoint does not answer {command!r}: {error}") from error
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.__exit__()
+            self._line = None
+
     def key(self, keys: str) -> None:
         os.write(self._terminal, keys.encode())
 
@@ -189,6 +208,7 @@ class Run:
     def end(self) -> None:
         """Whatever is left of it is killed; the report is not waited for."""
         pids = [self.process.pid]
+        self._hang_up()
         self.look()
         for role in ("control", "policy"):
             with contextlib.suppress(HarnessError):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .faults import Faults
 
-FREEZE, DROP, UNPLUG, BLACK = 1, 2, 4, 8
+FREEZE, DROP, UNPLUG, BLACK, REPEAT = 1, 2, 4, 8, 16
 MAX_BYTES = 65536
 _HEAD = struct.Struct("<QQB7x")
 
@@ -23,7 +23,7 @@ class Shot:
     """CLOCK_MONOTONIC time of the state."""
     sequence: int
     faults: int
-    """Sum of `FREEZE`, `DROP`, `UNPLUG`, `BLACK`."""
+    """Sum of `FREEZE`, `DROP`, `UNPLUG`, `BLACK`, `REPEAT`."""
     state: NDArray[np.float64]
 
 
@@ -34,6 +34,7 @@ def camera_faults(faults: Faults) -> int:
         | DROP * faults.camera_drop
         | UNPLUG * faults.camera_unplug
         | BLACK * faults.camera_black
+        | REPEAT * faults.camera_repeat
     )
 
 

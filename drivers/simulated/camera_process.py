@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import camera_link
-from .camera_link import BLACK, DROP, FREEZE, UNPLUG, Shot
+from .camera_link import BLACK, DROP, FREEZE, REPEAT, UNPLUG, Shot
 from .mjpeg import CameraServer, Picture, Stage
 from .realtime import CAMERA_PRIORITY, prefer_fifo
 
@@ -39,6 +39,7 @@ class CameraProcess:
         self._server: CameraServer | None = CameraServer((HOST, port), self._stage)
         self.port: int = self._server.server_address[1]
         self._jpeg: bytes | None = None
+        self._stamp_ns = 0
         self._server.start()
 
     def run(self) -> None:
@@ -47,10 +48,12 @@ class CameraProcess:
             self._plug(not shot.faults & UNPLUG)
             if self._server is None or shot.faults & DROP or not self._stage.wanted:
                 continue
-            if not (shot.faults & FREEZE and self._jpeg):
+            if not (shot.faults & (FREEZE | REPEAT) and self._jpeg):
                 self._jpeg = self._eye.jpeg(self._look(shot))
-            # A frozen camera goes on stamping: it does not know.
-            self._stage.show(Picture(self._jpeg, shot.stamp_ns, shot.sequence))
+            if not shot.faults & REPEAT:
+                # A frozen camera goes on stamping: it does not know.
+                self._stamp_ns = shot.stamp_ns
+            self._stage.show(Picture(self._jpeg, self._stamp_ns or shot.stamp_ns, shot.sequence))
         self._plug(False)
 
     def _look(self, shot: Shot) -> NDArray[np.uint8]:

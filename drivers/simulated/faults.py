@@ -62,6 +62,7 @@ class Faults:
     unplugged: bool = False
     jammed: set[int] = field(default_factory=set)
     camera_freeze: bool = False
+    camera_repeat: bool = False
     camera_black: bool = False
     camera_drop: bool = False
     camera_unplug: bool = False
@@ -118,6 +119,7 @@ KINDS: dict[str, dict[str, Argument]] = {
     "unplug": {},
     "replug": {},
     "camera_freeze": {"on": ON},
+    "camera_repeat": {"on": ON},
     "camera_black": {"on": ON},
     "camera_drop": {"on": ON},
     "camera_unplug": {"on": ON},
@@ -173,7 +175,7 @@ def apply_fault(faults: Faults, kind: object, arguments: Mapping[str, object], i
             faults.power_lost = kind == "power_loss"
         case "unplug" | "replug":
             faults.unplugged = kind == "unplug"
-        case "camera_freeze" | "camera_black" | "camera_drop" | "camera_unplug":
+        case "camera_freeze" | "camera_repeat" | "camera_black" | "camera_drop" | "camera_unplug":
             setattr(faults, str(kind), on)
         case _:
             faults.clear()
