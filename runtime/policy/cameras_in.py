@@ -63,7 +63,10 @@ class Cameras:
         return max(self._periods.values(), default=0)
 
     def start(self) -> None:
-        """Opens every camera; raises `CameraOpenError`."""
+        """Opens every camera; raises `CameraOpenError`. A camera that is opened again counts its pictures
+        anew: what was used before says nothing about them."""
+        self._used = dict.fromkeys(self._cameras, -1)
+        self._last.clear()
         for camera in self._cameras.values():
             camera.start()
 

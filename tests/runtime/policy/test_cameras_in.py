@@ -58,6 +58,22 @@ def test_a_picture_is_used_once():
     assert cameras.next(0.0, MS) is None
 
 
+def test_a_camera_that_is_opened_again_begins_at_its_first_picture():
+    """Found by the fault campaign: after a reset, pictures were waited for until their numbers had caught up
+    with those before it, and the arm stood still for as long as the run had lasted."""
+    camera = ScriptedCamera("front")
+    cameras = Cameras({"front": camera}, LIMITS)
+    cameras.start()
+    camera.put(500, 0)
+    assert cameras.next(0.0, MS) is not None
+    cameras.close()
+    cameras.start()
+    camera.put(1, 40)
+    frames = cameras.next(0.0, 41 * MS)
+    assert frames is not None
+    assert frames["front"].sequence == 1
+
+
 def test_all_cameras_must_have_a_newer_picture():
     left, right = ScriptedCamera("left"), ScriptedCamera("right")
     cameras = Cameras({"left": left, "right": right}, LIMITS)
