@@ -160,6 +160,10 @@ BOUNDS: dict[str, Bound] = {
         lambda c: 2 * c.frame_period_ns + c.policy_turn_ns + c.turn_ns,
     ),
     "last goal": Bound("two ticks: nobody sends goals any more", lambda c: FEW_TICKS * c.tick_ns),
+    "control death": Bound(
+        "as long as the supervisor itself may be silent before that is a stop",
+        lambda c: SUPERVISOR_SILENCE_NS,
+    ),
     "control silence": Bound(
         "as long as the supervisor waits for a silent control before it kills it and says so, and its turn",
         lambda c: round(CONTROL_SILENCE_S * 1e9) + 2 * HEARTBEAT_NS,

@@ -53,7 +53,7 @@ class FaultClass:
     how: tuple[Injection, ...]
     outcome: Outcome
     bound: str
-    """A key of `bounds.BOUNDS`."""
+    """A key of `bounds.BOUNDS`: by when the fault must have been noticed."""
     reasons: tuple[str, ...] = ()
     """Reason codes of the stop that are right."""
     restart: bool = False
@@ -62,8 +62,12 @@ class FaultClass:
     """What the motors must do in the end; `any` where the fault itself decides."""
     exit_codes: tuple[int, ...] = ()
     """Of vla-run, where the fault ends it."""
+    goals: str = "last goal"
+    """coast: by when control must have sent its last goal (a key of `bounds.BOUNDS`)."""
+    then: Injection | None = None
+    """What is done once the run has ridden through the fault for `last_s`; the stop is for this."""
     system: str = "usual"
-    """How the run is started: a key of `system.VARIANTS`."""
+    """How the run is started: a key of `rig.VARIANTS`."""
     last_s: float = 1.0
     """How long the fault lasts where nothing ends it."""
 
@@ -93,20 +97,20 @@ PROCESSES = (
     ),
     FaultClass(
         "control_killed", "process", "SIGKILL of the control process",
-        _how("kill", role="control"), "coast", "last goal", restart=True, exit_codes=(5,),
+        _how("kill", role="control"), "coast", "control death", restart=True, exit_codes=(5,),
     ),
     FaultClass(
         "control_stopped", "process", "SIGSTOP of the control process",
-        _how("freeze", role="control"), "coast", "last goal", restart=True, exit_codes=(5,),
+        _how("freeze", role="control"), "coast", "control silence", restart=True, exit_codes=(5,),
     ),
     FaultClass(
         "control_livelock", "process", "the control process computes for ever and nothing comes of it",
-        _how("spin", role="control", seconds=20.0), "coast", "last goal", restart=True, exit_codes=(5,),
+        _how("spin", role="control", seconds=20.0), "coast", "control silence", restart=True, exit_codes=(5,),
     ),
     FaultClass(
         "control_memory", "process", "the control process gets no more memory: it stops the arm, or is gone",
-        _how("memory", role="control", spare=1 << 20), "coast", "next tick", ("internal",),
-        restart=True, exit_codes=(4, 5),
+        _how("memory", role="control", spare=1 << 20), "coast", "control silence", ("internal",),
+        restart=True, exit_codes=(4, 5), goals="next tick",
     ),
     FaultClass(
         "supervisor_killed", "process", "SIGKILL of vla-run itself",
@@ -277,6 +281,7 @@ COMPUTER = (
         "disk_full", "computer", "no byte can be written to state folder, recordings and events; then a "
         "person stops the arm",
         _how("fill_disk"), "stop", "person", ("requested",), restart=True, system="small disk",
+        then=Injection("ask", {"command": "stop"}),
     ),
     FaultClass(
         "clock_step", "computer", "the wall clock jumps by a day or an hour, forwards or back (libfaketime)",
@@ -313,7 +318,7 @@ PERSONS = (
     ),
     FaultClass(
         "stop_input_unplugged", "person", "the stop input vanishes",
-        _how("unplug_input"), "stop", "next tick", ("stop_input_lost",), restart=True,
+        _how("unplug_input"), "stop", "next tick", ("stop_input_lost",),
     ),
     FaultClass(
         "stop_key", "person", "a person presses the space bar",

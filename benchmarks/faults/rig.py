@@ -16,13 +16,13 @@ from typing import Literal
 
 from ...drivers.simulated.errors import SimulatorError
 from ...drivers.simulated.launch import Simulator, start_simulator
+from .button import Button
 from .system import START_S, HarnessError, Run, RunOptions, small_disk
 
 WIRE_LOG_BYTES = 48_000_000
 """A longer one is begun anew, with a new simulator: about 25 minutes."""
 SMALL_DISK_MB = 24
 FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
-PAUSE_S = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ class Rig:
         self.generation = 0
         """Counts simulators: with each a new wire log begins."""
         self.clock_file = folder / "clock"
-        self.stop_input = folder / "stop-input"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.button = Button(folder / "button")
 
     def __enter__(self) -> Rig:
         return self
@@ -78,6 +79,7 @@ class Rig:
     ) -> None:
         self.end_run()
         self._stack.close()
+        self.button.close()
 
     @property
     def simulator(self) -> Simulator:
@@ -100,6 +102,8 @@ class Rig:
         if self._simulator is not None:
             with contextlib.suppress(SimulatorError):
                 self._simulator.truth.clear()
+        self.button.plug()
+        self.button.let_go()
 
     def _worn_out(self) -> bool:
         return self.wire_log.exists() and self.wire_log.stat().st_size > WIRE_LOG_BYTES
@@ -111,6 +115,9 @@ class Rig:
         self._runs += 1
         self._variant = name
         options = self._options
+        import importlib.util
+        if importlib.util.find_spec("holdfast.runtime.control.evdev"):
+            options = replace(options, extra=(*options.extra, "--stop-input", self.button.spec))
         state = self.folder / "state"
         shutil.rmtree(state, ignore_errors=True)
         folder = self.folder / "run"

@@ -28,8 +28,10 @@ from .corrupt import CORRUPTIONS
 
 ORDER = signal.SIGRTMIN + 3
 ROLES = ("run", "control", "policy")
-_BLOCKS = 200_000
-"""At most so many pieces of memory are taken."""
+_BLOCKS = 400_000
+"""At most so many pieces of memory are taken, ..."""
+_SMALLEST = 64
+"""... none smaller."""
 
 
 class Saboteur:
@@ -66,6 +68,8 @@ class Saboteur:
                 self._dice = random.Random(order["seed"])
                 self._told = False
                 self.chunks = order["how"]
+                if not self.chunks:
+                    self._say("done")
             case "deaf":
                 self.deaf = bool(order["on"])
                 self._say("done")
@@ -73,7 +77,6 @@ class Saboteur:
                 self._say("done")
                 _spin(float(order["seconds"]))
             case "memory":
-                self._say("done")
                 self._exhaust(int(order["spare"]))
             case kind:
                 self._say("unknown", kind)
@@ -85,18 +88,23 @@ class Saboteur:
 
     def _exhaust(self, spare: int) -> None:
         """No more address space than `spare` bytes beyond today's, and all of it taken, down to the smallest
-        blocks: whatever is allocated from now on fails."""
+        blocks: whatever is allocated from now on fails. Said when it is so, by what was made before."""
+        row = {"number": self._number, "what": "done", "at_ns": time.monotonic_ns(), "text": ""}
+        said = (json.dumps(row) + "\n").encode()
+        fd = os.open(self._done_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + spare
         self._hoard = [None] * _BLOCKS
         at, size = 0, 1 << 24
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        while size >= 64 and at < _BLOCKS:
+        while size >= _SMALLEST and at < _BLOCKS:
             try:
                 self._hoard[at] = bytearray(size)
                 at += 1
             except MemoryError:
                 size //= 2
+        if size < _SMALLEST:
+            os.write(fd, said)
 
     def _tap_channels(self) -> None:
         """Every chunk that is sent passes `_send`; a deaf process hears nothing from control."""
@@ -187,7 +195,10 @@ def main() -> int:
     Saboteur(role, orders).install()
     if role == "control":
         from ...runtime.control.process import main as control_main
+        from .button import answer_for_buttons
 
+        import importlib.util
+        if importlib.util.find_spec("holdfast.runtime.control.evdev"): answer_for_buttons()
         return control_main()
     if role == "policy":
         from ...runtime.policy.process import main as policy_main
