@@ -44,6 +44,7 @@ class Configuration:
     missed_slots: int
     joint_age_ns: int
     load_ns: int
+    gripper: tuple[bool, ...]
     velocity: tuple[float, ...]
     acceleration: tuple[float, ...]
     jerk: tuple[float, ...]
@@ -103,6 +104,7 @@ def configuration(robot: Robot, control_hz: float, events: Iterable[Mapping[str,
         missed_slots=robot.control.max_missed_in_a_row,
         joint_age_ns=max(3 * tick_ns, round(robot.control.joint_state_max_age_ms * MS)),
         load_ns=round(robot.health.load_ms * MS),
+        gripper=tuple(joint.gripper for joint in joints),
         velocity=tuple(joint.limits.velocity for joint in joints),
         acceleration=tuple(joint.limits.acceleration for joint in joints),
         jerk=tuple(joint.limits.jerk for joint in joints),

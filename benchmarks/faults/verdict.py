@@ -39,7 +39,12 @@ class Witness(Protocol):
     def moving(self, t0_ns: int, t1_ns: int) -> Moved: ...
     def last_command_ns(self, after_ns: int, until_ns: int | None = None) -> int | None: ...
     def standstill_ns(
-        self, after_ns: int, until_ns: int | None = None, still_rad: float = STILL_RAD
+        self,
+        after_ns: int,
+        until_ns: int | None = None,
+        still_rad: float = STILL_RAD,
+        for_s: float = 0.1,
+        grippers: bool = True,
     ) -> int | None: ...
     def travel_rad(self, t0_ns: int, t1_ns: int | None = None) -> tuple[float, ...]: ...
     def overshoot_rad(self, t_detect_ns: int, until_ns: int | None = None) -> float: ...
@@ -154,8 +159,8 @@ def _at_rest(findings: _Findings, c: Configuration, line: Timeline, witness: Wit
     if by_ns >= line.watched_ns:
         # Everything after the watch is judged by `_held`; the arm must stand by the end of the watch.
         by_ns = line.watched_ns
-    droop = max(DROOP * lead for lead in c.lead[:-1])
-    still_ns = witness.standstill_ns(line.fault_ns, line.watched_ns, still_rad=max(STILL_RAD, droop))
+    droop = max(DROOP * lead for lead in _arm(c, c.lead))
+    still_ns = _standstill_ns(witness, line, max(STILL_RAD, droop))
     if still_ns is None or still_ns > by_ns:
         when = "not at all" if still_ns is None else f"{(still_ns - by_ns) / 1e6:.0f} ms late"
         findings.escapes.append(f"motion after the bound and the stopping time: at rest {when}")
@@ -177,8 +182,19 @@ def _held(
         moved = witness.moving(rest_ns, end_ns)
         findings.check(max(moved.commanded) == 0, f"commanded {max(moved.commanded):.4f} rad while latched")
         if row.torque == "held":
-            findings.check(max(moved.true) <= STILL_RAD, f"moved {max(moved.true):.4f} rad while latched")
+            way = max(_arm(c, moved.true))
+            findings.check(way <= STILL_RAD, f"moved {way:.4f} rad while latched")
     _torque(findings, row, witness, end_ns)
+
+
+def _standstill_ns(witness: Witness, line: Timeline, still_rad: float = STILL_RAD) -> int | None:
+    """Of the arm: the simulated jaws creep to their goal for half a second, and a real one may hold something."""
+    return witness.standstill_ns(line.fault_ns, line.watched_ns, still_rad=still_rad, grippers=False)
+
+
+def _arm(c: Configuration, values: tuple[float, ...]) -> list[float]:
+    """The values of the joints that are no grippers."""
+    return [value for value, gripper in zip(values, c.gripper, strict=True) if not gripper]
 
 
 def _torque(findings: _Findings, row: FaultClass, witness: Witness, at_ns: int) -> None:
@@ -218,13 +234,13 @@ def _coast(findings: _Findings, row: FaultClass, c: Configuration, line: Timelin
         late_ms = (last_ns - line.fault_ns - goals_ns) / 1e6
         findings.check(late_ms <= 0, f"a goal {late_ms:.0f} ms after the last that there should be")
     travel = witness.travel_rad(line.fault_ns, line.watched_ns)
-    for joint, (way, lead, brake) in enumerate(zip(travel, c.lead, c.stopping_rad, strict=True)):
+    ways = zip(*(_arm(c, values) for values in (travel, c.lead, c.stopping_rad)), strict=True)
+    for joint, (way, lead, brake) in enumerate(ways):
         most = lead + (brake if line.stop is not None else 0.0) + TRAVEL_SLACK_RAD
-        # A gripper's lead is in percent of its range: it may go all of it.
         findings.check(way <= most, f"joint {joint + 1} went on for {way:.3f} rad, {most:.3f} are its lead")
     coasting_ns = round(max(lead / v for lead, v in zip(c.lead, c.velocity, strict=True)) * 1e9)
     by_ns = line.fault_ns + goals_ns + coasting_ns + SERVO_SETTLE_NS
-    still_ns = witness.standstill_ns(line.fault_ns, line.watched_ns)
+    still_ns = _standstill_ns(witness, line)
     findings.check(still_ns is not None and still_ns <= by_ns, "the arm does not stand when it should")
     bound_ns = BOUNDS[row.bound].of(c)
     seen_ns = _noticed(line)
@@ -273,7 +289,7 @@ def _measures(row: FaultClass, c: Configuration, line: Timeline, witness: Witnes
         return measured
     last_ns = witness.last_command_ns(line.fault_ns, line.watched_ns)
     measured["last_command_ms"] = ((last_ns or line.fault_ns) - line.fault_ns) / 1e6
-    still_ns = witness.standstill_ns(line.fault_ns, line.watched_ns)
+    still_ns = _standstill_ns(witness, line)
     if still_ns is not None:
         measured["standstill_ms"] = (still_ns - line.fault_ns) / 1e6
     # What it went on for after it was noticed; where control is gone, after the fault.
