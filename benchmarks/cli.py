@@ -18,10 +18,11 @@ VERBS = {
     "task": "closed-loop task success of a policy, in stepped time",
     "strategies": "ways of executing chunks under latency: success, jerk, jumps, ages",
     "peers": "another runtime's loop on the same work, beside ours (installs it first: 700 MB)",
+    "faults": "the fault campaign: breaks the whole system at random moments; escapes, times, clean soak",
     "demo": "the whole chain: export, simulated arm, attempts, deadlines (what `make demo` runs)",
 }
 """Verb -> what it does; each is a module of this room with `add_arguments(parser)` and `main(args)`."""
-ELSEWHERE = {"peers": "peers.physicalai_loop"}
+ELSEWHERE = {"peers": "peers.physicalai_loop", "faults": "faults.campaign"}
 """Verbs whose module has another name."""
 
 EXIT_USAGE = 2

@@ -161,7 +161,7 @@ CHUNKS = (
     ),
     FaultClass(
         "chunk_stale_stamp", "policy output", "the stamps say that the observation is 3 s old",
-        _how("chunks", how="stale_stamp"), "stop", "next tick", ("chunk_stale",),
+        _how("chunks", how="stale_stamp"), "stop", "next tick", ("chunk_stale", "chunk_bad"),
     ),
     FaultClass(
         "chunk_future_stamp", "policy output", "the stamps lie 0.5 s in the future",

@@ -114,10 +114,7 @@ class Rig:
             self._start_simulator(variant)
         self._runs += 1
         self._variant = name
-        options = self._options
-        import importlib.util
-        if importlib.util.find_spec("holdfast.runtime.control.evdev"):
-            options = replace(options, extra=(*options.extra, "--stop-input", self.button.spec))
+        options = replace(self._options, extra=(*self._options.extra, "--stop-input", self.button.spec))
         state = self.folder / "state"
         shutil.rmtree(state, ignore_errors=True)
         folder = self.folder / "run"

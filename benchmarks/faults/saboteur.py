@@ -197,8 +197,7 @@ def main() -> int:
         from ...runtime.control.process import main as control_main
         from .button import answer_for_buttons
 
-        import importlib.util
-        if importlib.util.find_spec("holdfast.runtime.control.evdev"): answer_for_buttons()
+        answer_for_buttons()
         return control_main()
     if role == "policy":
         from ...runtime.policy.process import main as policy_main

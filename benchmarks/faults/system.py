@@ -30,6 +30,8 @@ LOOK_S = 0.005
 START_S = 60.0
 """Longest wait for a run to come up."""
 END_S = 30.0
+GO_ON_S = 10.0
+"""Longest wait for an arm that was sent on to be back at its task."""
 Event = dict[str, Any]
 
 

@@ -21,7 +21,7 @@ from .inject import Injected, inject
 from .observer import NotObserved, Observer
 from .rig import Rig
 from .sweep import PERIOD_S
-from .system import LOOK_S, HarnessError, Run
+from .system import GO_ON_S, LOOK_S, HarnessError, Run
 from .verdict import REST_NS, Stop, Timeline, Verdict, judge
 
 PHASE_S = (0.05, 0.05 + PERIOD_S)
@@ -32,7 +32,7 @@ RESTART_LATCHED_S = 0.4
 GRACE_NS = 500_000_000
 """So much longer than its bound a stop is waited for, so that a late one is seen as late."""
 RESET_S = 4.0
-GO_ON_S = 10.0
+
 MOST_LAG_S = 0.1
 """The simulated arm may be behind its own clock by so much."""
 UNFINISHED = ("", "unfinished")

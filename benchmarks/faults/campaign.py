@@ -1,0 +1,264 @@
+"""The fault campaign: breaks the whole system at random moments, in every way it knows, and sees what the arm did.
+
+vla-run as it is, on the simulated arm and camera; a table of classes of faults, each with what must come of it
+and by when (`--list`); an independent observer on the wire. Every trial is a line of trials.jsonl in the
+folder of `--output`: a campaign that was ended in any way goes on where it was.
+
+Exit codes: 0 no escape, no stop where none should be, every class noticed in time; 1 not so, or not all trials
+could be made; 2 unusable input, or a file of another configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.arguments import number, seed_number, whole_number
+
+if TYPE_CHECKING:
+    from .classes import FaultClass
+    from .journal import Journal
+
+FOLDER = Path("runs/faults")
+SECONDS = {False: 2.2, True: 9.0}
+"""About what a trial takes, by whether it ends the run, for the estimate."""
+MOST_VOID = 6
+"""A trial that was void so often is given up."""
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A trial to be made."""
+
+    name: str
+    number: int
+    tries: int = 0
+
+    def seed(self, seed: int) -> int:
+        """Another one for each try, the same in every campaign of this seed."""
+        return random.Random(f"{seed} {self.name} {self.number} {self.tries}").randrange(1 << 32)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trials",
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help="of each class (default, the nightly size: 300, and 60 of those that need a restart)",
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="CLASS", help="only this class; repeatable"
+    )
+    parser.add_argument("--seed", type=seed_number, default=0, help="of moments and variants (default 0)")
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, 64),
+        metavar="N",
+        help="systems at the same time, each on a core of its own (default: one per core, at most 2)",
+    )
+    parser.add_argument("--output", type=Path, default=FOLDER, metavar="DIR", help=f"default {FOLDER}")
+    parser.add_argument(
+        "--soak", type=number(1, unit="s"), metavar="S", help="no faults: count the stops of a clean run"
+    )
+    parser.add_argument(
+        "--soak-virtual", action="store_true", help="the soak in stepped time: an hour takes minutes"
+    )
+    parser.add_argument("--list", action="store_true", help="print the table of classes and their bounds")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..demo_run import DemoError, claimed
+    from .classes import BY_NAME, CLASSES
+    from .listing import listing
+
+    unknown = [name for name in args.only if name not in BY_NAME]
+    if unknown:
+        print(f"vla-bench faults: no class is called {unknown[0]!r}; --list shows them", file=sys.stderr)
+        return 2
+    if args.list:
+        print("\n".join(listing()))
+        return 0
+    chosen = [row for row in CLASSES if not args.only or row.name in args.only]
+    try:
+        with claimed(args.output.absolute()) as folder:
+            return _run(args, chosen, folder)
+    except DemoError as error:
+        print(f"vla-bench faults: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -> int:
+    from ...runtime.report import environment
+    from .identity import configuration_hash
+    from .journal import Journal, JournalError
+    from .soak import soak
+    from .summary import passed
+    from .sweep import write_sweep_bundle
+
+    with tempfile.TemporaryDirectory(
+        prefix="holdfast-faults-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+    ) as temporary:
+        bundle = write_sweep_bundle(Path(temporary) / "sweep.vla")
+        configuration = configuration_hash(bundle)
+        if args.soak is not None:
+            document = soak(bundle, args.soak, args.soak_virtual, args.seed, Path(temporary), configuration)
+            (folder / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
+            print(json.dumps(document, indent=2) if args.json else _soak_line(document))
+            return 0 if not document["false_stops"] else 1
+        try:
+            journal = Journal.open(folder / "trials.jsonl", configuration, args.seed, environment())
+        except (JournalError, OSError) as error:
+            print(f"vla-bench faults: {error}", file=sys.stderr)
+            return 2
+        try:
+            whole = _make(args, chosen, bundle, Path(temporary), journal)
+        finally:
+            journal.close()
+    summary = _summary(folder, journal)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _show(summary, folder, args.json)
+    return 0 if whole and passed(summary) else 1
+
+
+def _soak_line(document: dict[str, Any]) -> str:
+    return (
+        f"clean soak: {document['hours']:.3f} h in {document['time']} time, {document['false_stops']} false "
+        f"stops ({document['false_stops_per_hour']:.2g} per hour), configuration {document['configuration']}"
+    )
+
+
+def _summary(folder: Path, journal: Journal) -> dict[str, Any]:
+    from .summary import summarise
+
+    soak = None
+    path = folder / "soak.json"
+    if path.exists():
+        soak = json.loads(path.read_text())
+        if soak.get("configuration") != journal.header["configuration"]:
+            print(f"vla-bench faults: {path} is of another configuration, left out", file=sys.stderr)
+            soak = None
+    return summarise(journal.rows, journal.header, soak)
+
+
+def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    from .picture import draw
+    from .summary import table
+
+    lines = table(summary)
+    (folder / "summary.md").write_text("\n".join(lines) + "\n")
+    try:
+        draw(summary, folder / "faults.png")
+    except ImportError:
+        print("no picture: matplotlib is not installed (extra `plot`)", file=sys.stderr)
+    print(json.dumps(summary, indent=2) if as_json else "\n".join(lines))
+    for row in summary["classes"]:
+        for example in row["examples"]:
+            text = "; ".join(example["escapes"])
+            print(f"ESCAPE {row['name']} {example['number']}: {text}", file=sys.stderr)
+
+
+def orders(
+    chosen: Sequence[FaultClass], trials: int | None, seed: int, done: set[tuple[str, int]]
+) -> list[Order]:
+    """What is left to do: shuffled, but runs that are started in another way one after another."""
+    from .classes import NIGHTLY
+
+    left = [
+        (row.system, Order(row.name, number))
+        for row in chosen
+        for number in range(trials or NIGHTLY[row.restart])
+        if (row.name, number) not in done
+    ]
+    random.Random(seed).shuffle(left)
+    # The usual system first; the sort keeps the order within a system.
+    left.sort(key=lambda pair: (pair[0] != "usual", pair[0]))
+    return [order for _, order in left]
+
+
+def estimate_s(left: Sequence[Order], workers: int) -> float:
+    from .classes import BY_NAME
+
+    return sum(SECONDS[BY_NAME[order.name].restart] for order in left) / workers
+
+
+def _make(
+    args: argparse.Namespace, chosen: Sequence[FaultClass], bundle: Path, temporary: Path, journal: Journal
+) -> bool:
+    """Makes the trials that are missing; whether all could be made."""
+    from .workers import Workers
+
+    done = {(row["class"], row["number"]) for row in journal.rows if not row["void"]}
+    left = orders(chosen, args.trials, args.seed, done)
+    cores = sorted(os.sched_getaffinity(0))
+    workers = args.workers or min(2, len(cores))
+    minutes = estimate_s(left, workers) / 60
+    print(
+        f"{len(left)} trials of {len(chosen)} classes to make ({len(done)} are there), about {minutes:.0f} "
+        f"min with {workers} workers; {journal.path}",
+        file=sys.stderr,
+        flush=True,
+    )
+    queue = deque(left)
+    given_up = 0
+    with Workers(workers, cores, bundle, temporary) as crew, _progress(len(left)) as advance:
+        for order, row in crew.work(queue, args.seed):
+            journal.add({**row, "tries": order.tries})
+            if not row["void"]:
+                advance(row)
+            elif order.tries + 1 < MOST_VOID:
+                queue.append(Order(order.name, order.number, order.tries + 1))
+            else:
+                given_up += 1
+                print(f"given up: {order.name} {order.number}: {row['void']}", file=sys.stderr, flush=True)
+    return not given_up
+
+
+class _progress:
+    """A bar where somebody watches, a line now and then elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def __enter__(self) -> Callable[[dict[str, Any]], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[escapes]} escapes"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar.__enter__()
+        task = self._bar.add_task("trials", total=self._total, escapes=0)
+        count = escapes = 0
+
+        def advance(row: dict[str, Any]) -> None:
+            nonlocal count, escapes
+            count += 1
+            escapes += bool(row["verdict"]["escapes"])
+            self._bar.update(task, advance=1, escapes=escapes)
+            if row["verdict"]["escapes"]:
+                text = "; ".join(row["verdict"]["escapes"])
+                console.print(f"ESCAPE {row['class']} {row['number']}: {text}", highlight=False)
+            if not console.is_terminal and (count % 100 == 0 or count == self._total):
+                print(f"{count} of {self._total}, {escapes} escapes", file=sys.stderr, flush=True)
+
+        return advance
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(None, None, None)
