@@ -1,11 +1,11 @@
-"""The fault campaign: breaks the whole system at random moments, in every way it knows, and sees what the arm did.
+"""The fault campaign: breaks the whole system at random moments, in every way it knows, and watches the arm.
 
-vla-run as it is, on the simulated arm and camera; a table of classes of faults, each with what must come of it
-and by when (`--list`); an independent observer on the wire. Every trial is a line of trials.jsonl in the
+vla-run as it is, on the simulated arm and camera; a table of classes of faults, each with what must come of
+it and by when (`--list`); an independent observer on the wire. Every trial is a line of trials.jsonl in the
 folder of `--output`: a campaign that was ended in any way goes on where it was.
 
-Exit codes: 0 no escape, no stop where none should be, every class noticed in time; 1 not so, or not all trials
-could be made; 2 unusable input, or a file of another configuration."""
+Exit codes: 0 no escape, no stop where none should be, every class noticed in time; 1 not so, or not all
+trials could be made; 2 unusable input, or a file of another configuration."""
 
 from __future__ import annotations
 

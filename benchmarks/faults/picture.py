@@ -1,4 +1,4 @@
-"""The picture of a campaign: when the faults of each class were noticed, when the arm stood, and the bound."""
+"""The picture of a campaign: when the faults of a class were noticed, when the arm stood, and the bound."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ another way, gets a new one.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from .system import START_S, HarnessError, Run, RunOptions, small_disk
 WIRE_LOG_BYTES = 48_000_000
 """A longer one is begun anew, with a new simulator: about 25 minutes."""
 SMALL_DISK_MB = 24
+POWER_S = 0.05
 FAKETIME = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 
 
@@ -139,7 +140,7 @@ class Rig:
                 ),
             )
         simulator = self.simulator
-        simulator.truth.clear()
+        _power_cycle(simulator)
         run = Run(folder, state, simulator.arm_url, simulator.camera_url, options)
         if run.event("running", START_S) is None:
             said = run.output[-1500:]
@@ -163,5 +164,11 @@ class Rig:
             raise HarnessError(f"the simulated arm does not come up: {error}") from error
 
 
-def available_cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0))
+def _power_cycle(simulator: Simulator) -> None:
+    """As a person would before the next start: an overloaded motor lets go until its power was off."""
+    truth = simulator.truth
+    truth.clear()
+    truth.fault("power_loss")
+    time.sleep(POWER_S)
+    truth.fault("power_back")
+    time.sleep(POWER_S)

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import sys
@@ -171,6 +172,10 @@ class Saboteur:
         return sent
 
 
+def _sleep(seconds: float) -> None:
+    select.select([], [], [], max(0.0, seconds))
+
+
 def _spin(seconds: float) -> None:
     """Keeps a core busy and does nothing else: a livelock, at normal priority. At a real-time one it would
     starve the simulated motors, which in the world have processors of their own."""
@@ -192,6 +197,9 @@ def main() -> int:
         print(f"saboteur: {role!r} is none of {', '.join(ROLES)}", file=sys.stderr)
         return 2
     sys.argv = [sys.argv[0], *sys.argv[3:]]
+    if "FAKETIME_TIMESTAMP_FILE" in os.environ:
+        # libfaketime 0.9.10 takes an absolute sleep on the monotonic clock for one on the wall clock.
+        time.sleep = _sleep
     Saboteur(role, orders).install()
     if role == "control":
         from ...runtime.control.process import main as control_main

@@ -129,7 +129,7 @@ def table(summary: Mapping[str, Any]) -> list[str]:
     lines += [
         "",
         f"{summary['escapes']} escapes in {summary['trials']} trials of {len(summary['classes'])} classes: "
-        f"the exact upper 95 % bound of the escape rate is {100 * upper:.2g} %. {summary['void']} void trials "
+        f"the exact upper 95 % bound of the escape rate is {100 * upper:.2g} %. {summary['void']} void ones "
         f"were made again. Seed {summary['seed']}, configuration {summary['configuration']}.",
     ]
     soak = summary["soak"]
