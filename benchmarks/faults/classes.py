@@ -291,7 +291,7 @@ COMPUTER = (
             Injection("step_clock", {"seconds": 3_600}),
             Injection("step_clock", {"seconds": -3_600}),
         ),
-        "ride_through", "none", restart=True, system="fake clock",
+        "ride_through", "none", restart=True, system="fake clock", last_s=2.2,
     ),
 )  # fmt: skip
 

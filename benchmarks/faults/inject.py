@@ -188,10 +188,15 @@ def _step_clock(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, An
                 raise HarnessError(f"libfaketime is not loaded in {role}")
     seconds = arguments["seconds"]
     at_ns = time.monotonic_ns()
+    _set_clock(rig, seconds)
+    return Injected(at_ns, f"the clock jumps by {seconds:+d} s", lambda: _set_clock(rig, 0))
+
+
+def _set_clock(rig: Rig, seconds: int) -> None:
+    """So far from the true time; libfaketime looks once a second."""
     fresh = rig.clock_file.with_suffix(".new")
     fresh.write_text(f"{seconds:+d}\n")
     fresh.replace(rig.clock_file)
-    return Injected(at_ns, f"the clock jumps by {seconds:+d} s")
 
 
 def _signal(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, Any]) -> Injected:

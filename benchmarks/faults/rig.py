@@ -134,7 +134,10 @@ class Rig:
                     *options.environment,
                     ("LD_PRELOAD", str(library)),
                     ("FAKETIME_TIMESTAMP_FILE", str(self.clock_file)),
-                    ("FAKETIME_NO_CACHE", "1"),
+                    # Seconds until it looks into the file again.
+                    ("FAKETIME_CACHE_DURATION", "1"),
+                    # What waits on the monotonic clock is to be left alone, Python's own lock above all.
+                    ("FAKETIME_FORCE_MONOTONIC_FIX", "0"),
                     ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
                     ("DONT_FAKE_MONOTONIC", "1"),
                 ),

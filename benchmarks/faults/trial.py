@@ -121,7 +121,9 @@ class Bench:
                 injected.mend()
                 first.mend()
         refused = ""
-        goes_on = not row.restart and run.process.poll() is None
+        # What was ridden through goes on, also where the run was started in its own way.
+        unscathed = row.outcome == "ride_through" and line.stop is None
+        goes_on = (not row.restart or unscathed) and run.process.poll() is None
         if goes_on and line.stop is not None:
             line, refused = self._go_on(run, line)
         verdict, void = self._judge(row, c, line, observer)
