@@ -31,7 +31,7 @@ FOLDER = Path("runs/faults")
 SECONDS = {False: 2.2, True: 9.0}
 """About what a trial takes, by whether it ends the run, for the estimate."""
 MOST_VOID = 6
-"""A trial that was void so often is given up."""
+"""A trial that was void so often is given up; so many in a row of each worker end the campaign."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -209,10 +209,14 @@ def _make(
         flush=True,
     )
     queue = deque(left)
-    given_up = 0
+    given_up = in_a_row = 0
     with Workers(workers, cores, bundle, temporary) as crew, _progress(len(left)) as advance:
         for order, row in crew.work(queue, args.seed):
             journal.add({**row, "tries": order.tries})
+            in_a_row = in_a_row + 1 if row["void"] else 0
+            if in_a_row >= MOST_VOID * workers:
+                print(f"one void trial after another, the last: {row['void']}", file=sys.stderr, flush=True)
+                return False
             if not row["void"]:
                 advance(row)
             elif order.tries + 1 < MOST_VOID:

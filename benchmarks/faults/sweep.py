@@ -1,4 +1,4 @@
-"""The policy of the campaign: it keeps five joints and the gripper moving all the time, inside the limits.
+"""The policy of the campaign: it keeps all joints moving all the time, inside the limits and clear of everything.
 
 A closed curve through the start pose, as an ONNX graph of a dozen nodes: the phase on the curve is read off
 two measured joints, and the chunk goes on from there. So there is no memory, any pose is drawn back onto the
@@ -40,9 +40,9 @@ class Sweep:
 
 CURVE = (
     Sweep("shoulder_pan", "rad", 0.0, 0.45, 0.0),
-    Sweep("shoulder_lift", "rad", -0.75, 0.0, -0.10),
-    Sweep("elbow_flex", "rad", 0.75, 0.10, 0.0),
-    Sweep("wrist_flex", "rad", 1.40, 0.15, 0.0),
+    Sweep("shoulder_lift", "rad", -0.75, 0.0, -0.06),
+    Sweep("elbow_flex", "rad", 0.75, 0.0, -0.08),
+    Sweep("wrist_flex", "rad", 1.40, 0.0, -0.10),
     Sweep("wrist_roll", "rad", 0.0, 0.0, 0.45),
     Sweep("gripper", "0_100_of_range", 0.0, 0.0, 20.0),
 )
