@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # setuptools warns about every editable installation.
 export PYTHONWARNINGS = ignore
 
-.PHONY: help setup demo test lint coverage mutation bench bench-endurance bench-peers test-py310 links clean
+.PHONY: help setup demo test lint coverage mutation bench bench-endurance bench-peers bench-faults test-py310 links clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,10 @@ bench-endurance: setup ## ENDURANCE_S (600) seconds of control under inference l
 
 bench-peers: setup ## another runtime on the same work, beside ours (installs 700 MB under runs/)
 	@$(BIN)/vla-bench peers $(ARGS)
+
+bench-faults: setup ## the fault campaign at nightly size (goes on where it was ended), beside an hour of clean soak
+	@$(BIN)/vla-bench faults --soak 3600 --soak-virtual $(ARGS)
+	@$(BIN)/vla-bench faults $(ARGS)
 
 # The run path as JetPack 6 has it: Python 3.10, onnxruntime 1.23.2, no torch.
 PYTHON310 ?=

@@ -80,6 +80,7 @@ def main(args: argparse.Namespace) -> int:
     from ..demo_run import DemoError, claimed
     from .classes import BY_NAME, CLASSES
     from .listing import listing
+    from .rig import left_out
 
     unknown = [name for name in args.only if name not in BY_NAME]
     if unknown:
@@ -89,6 +90,11 @@ def main(args: argparse.Namespace) -> int:
         print("\n".join(listing()))
         return 0
     chosen = [row for row in CLASSES if not args.only or row.name in args.only]
+    for row in list(chosen):
+        why = left_out(row.system)
+        if why:
+            print(f"vla-bench faults: {row.name} is left out: {why}", file=sys.stderr)
+            chosen.remove(row)
     try:
         with claimed(args.output.absolute()) as folder:
             return _run(args, chosen, folder)

@@ -7,6 +7,7 @@ another way, gets a new one.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -43,6 +44,16 @@ VARIANTS: dict[str, Variant] = {
     "small disk": Variant(small_disk=True),
     "fake clock": Variant(fake_clock=True),
 }
+
+
+def left_out(name: str) -> str:
+    """Why a run of that variant cannot be started on this machine; empty: it can."""
+    variant = VARIANTS[name]
+    if variant.fake_clock and faketime_library() is None:
+        return "libfaketime is not installed (Debian: package libfaketime)"
+    if variant.small_disk and os.geteuid() != 0:
+        return "only root can mount the small file system that is to be full"
+    return ""
 
 
 def faketime_library() -> Path | None:

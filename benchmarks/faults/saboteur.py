@@ -74,6 +74,8 @@ class Saboteur:
             case "deaf":
                 self.deaf = bool(order["on"])
                 self._say("done")
+            case "ignore":
+                self._ignore(order["code"])
             case "spin":
                 self._say("done")
                 _spin(float(order["seconds"]))
@@ -86,6 +88,14 @@ class Saboteur:
         row = {"number": self._number, "what": what, "at_ns": time.monotonic_ns(), "text": text}
         with self._done_file.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _ignore(self, code: str) -> None:
+        """A guard is taken away: the condition is only counted. For tests of the campaign itself: it must see
+        that."""
+        from ...runtime.control.deadlines import REACTIONS, Reaction
+
+        REACTIONS[code] = Reaction("count", "taken away by a test of the campaign")
+        self._say("done")
 
     def _exhaust(self, spare: int) -> None:
         """No more address space than `spare` bytes beyond today's, and all of it taken, down to the smallest

@@ -1,4 +1,4 @@
-"""The policy of the campaign: it keeps all joints moving all the time, inside the limits and clear of everything.
+"""The policy of the campaign: it keeps all joints moving all the time, inside the limits and clear of itself.
 
 A closed curve through the start pose, as an ONNX graph of a dozen nodes: the phase on the curve is read off
 two measured joints, and the chunk goes on from there. So there is no memory, any pose is drawn back onto the

@@ -87,7 +87,7 @@ class Bench:
         try:
             trial = self._trial(row, dice, blank)
         except HarnessError as error:
-            self._end_run()
+            self.end_run()
             trial = replace(blank, void=str(error))
         return replace(trial, seconds=round(time.monotonic() - started, 3))
 
@@ -131,7 +131,7 @@ class Bench:
         if goes_on and row.outcome == "contained" and line.stop is None:
             goes_on = self._freshen(run)
         if not goes_on or refused:
-            self._end_run()
+            self.end_run()
         stop = line.stop.code if line.stop is not None else ""
         return replace(
             blank, detail=first.detail, void=void, verdict=verdict, stop=stop, reset_refused=refused
@@ -208,7 +208,7 @@ class Bench:
         _, refused = self._go_on(run, Timeline(0, 0, 0))
         return not refused
 
-    def _end_run(self) -> None:
+    def end_run(self) -> None:
         self._going = None
         self._judged_ns = 0
         self.rig.end_run()
