@@ -106,7 +106,7 @@ def clamp_target(target: Target, measured: Sequence[float], config: CoreConfig) 
             velocity = 0.0
         elif velocity:
             room = highest - position if velocity > 0 else position - lowest
-            bound = math.sqrt(acceleration * room) if room > 0 else 0.0
+            bound = math.sqrt(acceleration * room)
             if not -bound <= velocity <= bound:
                 velocity = bound if velocity > 0 else -bound
         positions.append(position)

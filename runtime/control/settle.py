@@ -74,7 +74,8 @@ def settle(
 def _stopped(
     state: CoreState, config: CoreConfig, now_ns: int, notes: list[Note]
 ) -> tuple[CoreState, Finish | None, Condition | None]:
-    if state.stop is not None and state.stop.category == 1:
+    assert state.stop is not None
+    if state.stop.category == 1:
         notes.append(_at_rest(state))
         state = replace(state, phase=Phase.RELEASED)
         return state, _end_after_fault(state, config), None

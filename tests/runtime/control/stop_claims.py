@@ -95,8 +95,8 @@ def a_reset_is_refused_while_the_fault_stands(core: ControlCore, step: Step) -> 
 
 
 def motion_begins_only_where_it_was_asked_for(core: ControlCore, step: Step) -> Iterator[str]:
-    """RUN by an `Arm` to follow; RETURN by an `Arm` to return, or by a normal end to the park pose. From a
-    latched stop only with a reset before it, which the claims on the latch demand."""
+    """RUN by an `Arm` to follow; RETURN by an `Arm` to return, or by a normal end to the park pose. After a
+    stop only in a later tick than the reset, which the claims on the latch demand."""
     before, after, inbox = step.before.state, step.after.state, step.event.inbox
     if before.phase == after.phase:
         return
@@ -110,9 +110,7 @@ def motion_begins_only_where_it_was_asked_for(core: ControlCore, step: Step) -> 
         if after.goal_event == "parked" and after.quitting != "park":
             yield "a move to the park pose that nobody asked for"
     if after.phase in MOVING and (before.latched or before.phase in (Phase.STOPPED, Phase.RELEASED)):
-        parks = after.goal_event == "parked" and inbox.quit == "park"
-        if not (inbox.reset and (asked is not None or parks)):
-            yield "from a stop into motion without reset and request"
+        yield "from a stop into motion: a reset, and what comes with it, moves nothing"
 
 
 def the_end_is_final(core: ControlCore, step: Step) -> Iterator[str]:

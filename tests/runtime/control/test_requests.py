@@ -164,6 +164,10 @@ def test_an_arm_on_its_way_to_its_park_pose_goes_on_unless_it_is_to_stay(
     assert asked(state, quit=wish)[0].phase == phase
 
 
+def test_a_pose_of_before_is_no_way_to_the_park_pose() -> None:
+    assert asked(energised(Phase.RUN, goal_event="parked"), quit="park")[0].phase == Phase.STOPPING
+
+
 # Reset
 
 
@@ -254,6 +258,7 @@ def test_at_the_edge_of_what_is_refused_a_reset_is_accepted(state: CoreState) ->
 def test_a_stop_input_in_the_first_moments_of_a_clock_counts() -> None:
     state = stopped(joint=joint_state(HERE, 0), stop_input_ns=1)
     assert asked(state, reset=True, now_ns=5)[0] is state
+    assert asked(replace(state, stop_input_ns=0), reset=True, now_ns=5)[0].phase == Phase.HOLD
 
 
 # Several at once

@@ -87,14 +87,20 @@ def test_a_pose_to_park_in_ends_the_run() -> None:
     assert [note.code for note in notes] == ["parked"]
 
 
+@pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize("joint", range(3))
-def test_a_pose_is_commanded_before_it_can_be_reached(joint: int) -> None:
-    for away, commanded in ((0.0009, True), (0.0011, False)):
-        for side in (-1, 1):
-            goal = tuple(p + (side * away if i == joint else 0.0) for i, p in enumerate(HERE))
-            state = replace(returning(at_goal_ns=5, settled_ns=6), goal=goal)
-            after = settled(state, 7)[0]
-            assert (after.at_goal_ns, after.settled_ns) == ((5, 6) if commanded else (0, 0))
+def test_a_pose_is_commanded_before_it_can_be_reached(joint: int, side: int) -> None:
+    for away, commanded in ((0.0009, True), (0.001, False), (0.5, False)):
+        goal = tuple(side * away if i == joint else 0.0 for i in range(3))
+        zero = (0.0, 0.0, 0.0)
+        state = replace(
+            returning(at_goal_ns=5, settled_ns=6, joint=joint_state(zero, NOW)),
+            goal=goal,
+            motion=Motion.at_rest(zero),
+        )
+        after, finish, condition, notes = settled(state, 7)
+        assert (after.at_goal_ns, after.settled_ns) == ((5, 6) if commanded else (0, 0))
+        assert (after.phase, finish, condition, notes) == (Phase.RETURN, None, None, [])
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -104,7 +110,7 @@ def test_an_arm_that_is_not_near_its_pose_has_not_arrived_but_a_gripper_may_hold
 ) -> None:
     lead = (0.5, 0.5, 101.0)
     for away, stands in ((0.25, True), (0.2501, False), (0.6, False)):
-        at = tuple((side * away if i == joint else 0.0) for i in range(3))
+        at = tuple((side * away * (202 if i == 2 else 1) if i == joint else 0.0) for i in range(3))
         state = replace(
             returning(at_goal_ns=5, settled_ns=6, joint=joint_state(at, NOW)),
             goal=(0.0, 0.0, 0.0),
@@ -117,8 +123,9 @@ def test_an_arm_that_is_not_near_its_pose_has_not_arrived_but_a_gripper_may_hold
 @pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize("joint", range(3))
 def test_an_arm_that_swings_has_not_arrived(joint: int, side: int) -> None:
-    for speed, stands in ((0.1, True), (0.101, False)):
-        velocity = tuple((side * speed if i == joint else 0.0) for i in range(3))
+    limit = CONFIG.kinematic.velocity[joint]
+    for share, stands in ((0.05, True), (0.0505, False)):
+        velocity = tuple((side * share * limit if i == joint else 0.0) for i in range(3))
         sample = changed(joint_state(HERE, NOW), velocity=velocity)
         after = settled(returning(at_goal_ns=5, settled_ns=6, joint=sample), 7)[0]
         assert after.settled_ns == (6 if stands or joint == 2 else 0)
@@ -249,8 +256,9 @@ def test_nothing_is_eased_further_outside_the_limits_than_it_was(side: int) -> N
 @pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize("joint", range(3))
 def test_an_arm_that_still_swings_is_waited_for_but_not_for_ever(joint: int, side: int) -> None:
-    for speed, waits in ((0.1, False), (0.101, True)):
-        velocity = tuple(side * speed if i == joint else 0.0 for i in range(3))
+    limit = CONFIG.kinematic.velocity[joint]
+    for share, waits in ((0.05, False), (0.0505, True)):
+        velocity = tuple(side * share * limit if i == joint else 0.0 for i in range(3))
         state = stopped(joint=at(HERE, velocity=velocity))
         after, finish, condition, notes = settled(state, NOW + 499 * MS)
         assert after.eased is not (waits and joint != 2)

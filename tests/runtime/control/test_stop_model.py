@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace as changed
 from typing import Any
 
 import pytest
@@ -99,6 +100,18 @@ def obeys_an_arm_while_quitting(patch: Patch) -> None:
         if inbox.arm is not None and state.phase == Phase.RETURN:
             return requests._arm(state, config, now_ns, inbox, notes)
         return state
+
+    patch.setattr(core_module, "take_requests", careless)
+
+
+def obeys_an_arm_that_comes_with_a_reset(patch: Patch) -> None:
+    def careless(
+        state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes: list[Note]
+    ) -> CoreState:
+        if inbox.reset:
+            state = requests.take_requests(state, config, now_ns, Inbox(reset=True), notes)
+            inbox = changed(inbox, reset=False)
+        return requests.take_requests(state, config, now_ns, inbox, notes)
 
     patch.setattr(core_module, "take_requests", careless)
 
@@ -204,6 +217,7 @@ def parks_although_told_to_stay(patch: Patch) -> None:
 MISTAKES: dict[Callable[[Patch], None], str] = {
     obeys_an_arm_while_latched: "holds, parks",
     obeys_an_arm_while_quitting: "holds, parks",
+    obeys_an_arm_that_comes_with_a_reset: "holds, parks",
     accepts_a_reset_at_any_time: "holds, parks",
     accepts_a_reset_despite_a_fault: "holds, parks",
     resets_by_moving_to_the_start_pose: "holds, parks",
