@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...drivers.errors import ConfigError
 from ...drivers.physics import load_mujoco
@@ -69,10 +70,11 @@ class Body:
             if site >= 0
             else (body, np.zeros(3))
         )
-        self.weights = per_robot_joint(reach.of_pairs(self.pairs), self._moved, len(joint_names))
-        """Per robot joint: m per unit of it by which any distance of a pair changes, at most, in any pose."""
-        self.tip_weights = per_robot_joint(reach.of_point(*at, 0.0), self._moved, len(joint_names))
-        """The same for the place of the tip."""
+        rows = [*reach.of_pairs(self.pairs), reach.of_point(*at, 0.0)]
+        self.reach = np.array([per_robot_joint(row, self._moved, len(joint_names)) for row in rows])
+        """[pairs + 1, robot joints]: m per unit of a joint by which a pair's distance changes at most, in any
+        pose; in the last row the same for the place of the tip."""
+        self._away, self._change = np.zeros(len(joint_names)), np.zeros(len(rows))
 
     def tip(self, position: Sequence[float]) -> tuple[float, float, float]:
         """Where the tip is."""
@@ -80,28 +82,36 @@ class Body:
         x, y, z = self._tip.tolist()
         return x, y, z
 
-    def clear(self, position: Sequence[float], more_m: float, tip_more_m: float) -> bool:
-        """Whether every pair keeps its clearance and `more_m`, and the tip stays inside the workspace,
-        `tip_more_m` from its sides."""
+    def clear(self, position: Sequence[float], away: Sequence[float]) -> bool:
+        """Whether every pair keeps its clearance and the tip stays in the workspace, at `position` and
+        wherever else no joint is farther from there than `away`."""
         self._place(position)
-        if self._touching(more_m):
+        change = self._change_within(away)
+        np.add(self._clearance, change[:-1], out=self._margin)
+        if self._touching():
             return False
         low, high = self.config.low, self.config.high
         if low is None or high is None:
             return True
-        x, y, z = self._tip.tolist()
-        return (
-            low[0] + tip_more_m <= x <= high[0] - tip_more_m
-            and low[1] + tip_more_m <= y <= high[1] - tip_more_m
-            and low[2] + tip_more_m <= z <= high[2] - tip_more_m
+        more, (x, y, z) = change[-1], self._tip.tolist()
+        return bool(
+            low[0] + more <= x <= high[0] - more
+            and low[1] + more <= y <= high[1] - more
+            and low[2] + more <= z <= high[2] - more
         )
 
-    def near(self, position: Sequence[float], more_m: float = 0.0) -> list[Near]:
-        """The pairs that are nearer than their clearance and `more_m`, in the order of `pairs`."""
+    def change(self, away: Sequence[float]) -> tuple[float, ...]:
+        """How much the distance of each pair, and last the place of the tip, can change where no joint moves
+        by more than `away`."""
+        return tuple(self._change_within(away).tolist())
+
+    def near(self, position: Sequence[float], more_m: Sequence[float] | float = 0.0) -> list[Near]:
+        """The pairs that are nearer than their clearance and `more_m` (one for each, or all), in order."""
         self._place(position)
-        nearest: dict[int, Near] = {}
-        if not self._touching(more_m):
+        np.add(self._clearance, more_m, out=self._margin)
+        if not self._touching():
             return []
+        nearest: dict[int, Near] = {}
         contact = self._data.contact
         for (a, b), distance, (x, y, z) in zip(
             contact.geom.tolist(), contact.dist.tolist(), contact.pos.tolist(), strict=True
@@ -151,8 +161,11 @@ class Body:
         self._qpos[:] = [scale * position[i] + offset for i, scale, offset in self._drives]
         self._kinematics(self._model, self._data)
 
-    def _touching(self, more_m: float) -> bool:
+    def _change_within(self, away: Sequence[float]) -> NDArray[np.float64]:
+        self._away[:] = away
+        return np.dot(self.reach, self._away, out=self._change)
+
+    def _touching(self) -> bool:
         """MuJoCo lists what is nearer than its margin; where it lists nothing, all is well."""
-        np.add(self._clearance, more_m, out=self._margin)
         self._collision(self._model, self._data)
         return self._data.ncon > 0

@@ -2,7 +2,7 @@
 
 A setpoint is accepted only if the way to it and the whole way of braking from it keep all clearances. The
 proof is not by dense sampling: from a pose at which everything is farther apart than its clearance by h, no
-motion that changes distances by at most h can violate one, and `Body.weights` bound how much a motion changes
+motion that changes distances by at most h can violate one, and `Body.reach` bounds how much a motion changes
 them. So a stretch of the way is proven by one pose in its middle, or else it is halved.
 """
 
@@ -100,30 +100,24 @@ class _Way:
         )
         self._end_s = smoother.braking_s(after)
         self._turns = smoother.turning_back(after)
-        self._distances: tuple[float, ...] | None = None
-        self._rooms: tuple[float, ...] = ()
 
     def judge(self) -> Violation | None:
-        first, last = self._before.position, self._at(self._end_s)
-        middle = self._at(self._end_s / 2)
-        more, tip_more = self._change(middle, (first, self._after.position, last), 0.0, self._end_s)
-        if self._body.clear(middle, more, tip_more):
-            return None
-        step = self._stretch(-self._dt_s, first, 0.0, self._after.position, HALVINGS)
-        return step or self._stretch(0.0, self._after.position, self._end_s, last, HALVINGS)
+        start, end = self._before.position, self._at(self._end_s)
+        return self._stretch(-self._dt_s, start, self._end_s, end, HALVINGS)
 
     def _stretch(
         self, start_s: float, start: Sequence[float], end_s: float, end: Sequence[float], halvings: int
     ) -> Violation | None:
-        middle_s = (start_s + end_s) / 2
+        # In the middle of the distance, not of the time: braking evenly, an arm slows down linearly.
+        left, right = self._end_s - start_s, self._end_s - end_s
+        middle_s = self._end_s - math.sqrt((left * left + right * right) / 2)
         middle = self._at(middle_s)
-        more, tip_more = self._change(middle, (start, end), start_s, end_s)
-        if self._body.clear(middle, more, tip_more):
+        away = self._away(middle, start_s, start, end_s, end)
+        if self._body.clear(middle, away):
             return None
-        last = halvings == 0 or max(more, tip_more) <= FINE_M
-        violation = self._refusal(middle, middle_s, *((more, tip_more) if last else (0.0, 0.0)))
-        if violation is not None or last:
-            return violation
+        change = self._body.change(away)
+        if halvings == 0 or max(change) <= FINE_M:
+            return self._refusal(middle, middle_s, change)
         return self._stretch(start_s, start, middle_s, middle, halvings - 1) or self._stretch(
             middle_s, middle, end_s, end, halvings - 1
         )
@@ -134,39 +128,41 @@ class _Way:
         share = 1 + time_s / self._dt_s
         return [a + (b - a) * share for a, b in zip(self._before.position, self._after.position, strict=True)]
 
-    def _change(
-        self, middle: Sequence[float], ends: Sequence[Sequence[float]], start_s: float, end_s: float
-    ) -> tuple[float, float]:
-        """By how much any distance, and the place of the tip, differ from those at `middle`, at most."""
-        away = [max([abs(end[i] - m) for end in ends]) for i, m in enumerate(middle)]
+    def _away(
+        self,
+        middle: Sequence[float],
+        start_s: float,
+        start: Sequence[float],
+        end_s: float,
+        end: Sequence[float],
+    ) -> list[float]:
+        """How far each joint gets from `middle` in a stretch: as at one of its ends, but for turning."""
+        away = [max(abs(a - m), abs(b - m)) for a, m, b in zip(start, middle, end, strict=True)]
+        if start_s < 0 < end_s:
+            away = [max(x, abs(a - m)) for x, a, m in zip(away, self._after.position, middle, strict=True)]
         for joint, time_s, far in self._turns:
-            # It gets farther than both ends of the stretch in which it turns.
             if start_s <= time_s + _LATER_S and time_s - _LATER_S <= end_s:
                 away[joint] += far
-        body = self._body
-        return (
-            sum([weight * x for weight, x in zip(body.weights, away, strict=True)]),
-            sum([weight * x for weight, x in zip(body.tip_weights, away, strict=True)]),
-        )
+        return away
 
-    def _refusal(
-        self, position: Sequence[float], time_s: float, more_m: float, tip_more_m: float
-    ) -> Violation | None:
-        """What is nearer than its clearance and `more_m`, and nearer than before."""
-        if self._distances is None:
-            self._distances = self._body.distances(self._before.position)
-            self._rooms = self._body.rooms(self._before.position)
+    def _refusal(self, position: Sequence[float], time_s: float, change: Sequence[float]) -> Violation | None:
+        """What is too near, or may be in the stretch around `position`, and is nearer than it was before."""
+        body, before = self._body, self._before.position
         when = "at the setpoint" if time_s <= 0 else f"{time_s * 1e3:.0f} ms into braking from the setpoint"
-        for near in self._body.near(position, more_m):
-            if near.distance_m < self._distances[near.pair] - _SAME_M:
-                text = self._body.describe(near)
-                return Violation(self._body.pairs[near.pair].kind, f"{text}{_unseen(more_m)}, {when}")
-        for side, (room, was) in enumerate(zip(self._body.rooms(position), self._rooms, strict=True)):
-            if room < tip_more_m and room < was - _SAME_M:
-                text = self._body.describe_side(position, side)
-                return Violation("workspace", f"{text}{_unseen(tip_more_m)}, {when}")
+        *more, tip_more = change
+        was = body.distances(before)
+        for near in body.near(position, more):
+            if near.distance_m < was[near.pair] - _SAME_M:
+                row = body.pairs[near.pair]
+                unseen = near.distance_m >= row.clearance_m
+                text = f"{body.describe(near)}{_unseen(more[near.pair]) if unseen else ''}"
+                return Violation(row.kind, f"{text}, {when}")
+        for side, (room, had) in enumerate(zip(body.rooms(position), body.rooms(before), strict=True)):
+            if room < tip_more and room < had - _SAME_M:
+                text = f"{body.describe_side(position, side)}{_unseen(tip_more) if room >= 0 else ''}"
+                return Violation("workspace", f"{text}, {when}")
         return None
 
 
 def _unseen(more_m: float) -> str:
-    return f" (and {more_m * 1e3:.1f} mm for what lies between the poses looked at)" if more_m else ""
+    return f" (and {more_m * 1e3:.1f} mm for what lies between the poses looked at)"

@@ -293,16 +293,16 @@ class Reach:
             body = int(model.body_parentid[body])
         return found
 
-    def of_pairs(self, pairs: Sequence[Pair]) -> dict[int, float]:
-        """Joint -> m per unit of it, by which the distance of any pair changes at most."""
+    def of_pairs(self, pairs: Sequence[Pair]) -> list[dict[int, float]]:
+        """For each pair, joint -> m per unit of it by which their distance changes at most."""
         reaches = {geom: self._of_geom(geom) for pair in pairs for geom in pair.geoms}
-        most: dict[int, float] = {}
+        rows = []
         for pair in pairs:
             a, b = (reaches[geom] for geom in pair.geoms)
-            for joint in a.keys() ^ b.keys():
-                reach = a.get(joint, b.get(joint, 0.0)) * self._towards(pair, joint)
-                most[joint] = max(most.get(joint, 0.0), reach)
-        return most
+            # A joint that moves both does not change how they lie to each other.
+            changing = sorted(a.keys() ^ b.keys())
+            rows.append({j: (a[j] if j in a else b[j]) * self._towards(pair, j) for j in changing})
+        return rows
 
     def _of_geom(self, geom: int) -> dict[int, float]:
         model = self._model

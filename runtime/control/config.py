@@ -161,9 +161,9 @@ def _tool_speed(robot: Robot, wanted: float | None) -> float | None:
 
 def _at_tool_speed(config: CoreConfig, limit_m_s: float) -> CoreConfig:
     """With velocities at which the tip is never faster, whatever the pose: a joint at the velocity v moves
-    it by at most v times its `Body.tip_weights`, and in the worst case these add up."""
+    it by at most v times its the last row of `Body.reach`, and in the worst case these add up."""
     assert config.body is not None
-    weights = Body(config.body, config.joint_names, config.low, config.high).tip_weights
+    weights = Body(config.body, config.joint_names, config.low, config.high).reach[-1].tolist()
     worst = sum(v * weight for v, weight in zip(config.kinematic.velocity, weights, strict=True))
     share = min(1.0, _BELOW * limit_m_s / worst) if worst > 0 else 1.0
     velocity = tuple(

@@ -71,7 +71,7 @@ def test_clear_and_near_say_what_the_distances_say(pose: tuple[float, ...], more
     near = BODY.near(pose, more_m)
     assert [row.pair for row in near] == too_near
     assert [row.distance_m for row in near] == [distances[i] for i in too_near]
-    assert BODY.clear(pose, more_m, 0.0) == (not too_near)
+    assert BODY.clear(pose, (0.0,) * 3) == (not BODY.near(pose))
 
 
 @MANY
@@ -79,7 +79,7 @@ def test_clear_and_near_say_what_the_distances_say(pose: tuple[float, ...], more
 def test_an_answer_depends_on_nothing_before_it(earlier: list[tuple[float, ...]], pose: tuple[float, ...]):
     used, fresh = BODY, body_of()
     for other in earlier:
-        used.clear(other, 0.3, 0.0)
+        used.clear(other, (0.3, 0.2, 0.0))
         used.near(other, 0.5)
     assert repr(used.distances(pose)) == repr(fresh.distances(pose))
     assert repr(used.near(pose, 0.1)) == repr(fresh.near(pose, 0.1))
@@ -88,24 +88,26 @@ def test_an_answer_depends_on_nothing_before_it(earlier: list[tuple[float, ...]]
 
 @MANY
 @given(POSES, POSES)
-def test_weights_bound_what_a_motion_can_change(a: tuple[float, ...], b: tuple[float, ...]):
+def test_reach_bounds_what_a_motion_can_change(a: tuple[float, ...], b: tuple[float, ...]):
     away = [abs(x - y) for x, y in zip(a, b, strict=True)]
-    most = sum(weight * x for weight, x in zip(BODY.weights, away, strict=True))
-    for before, after in zip(BODY.distances(a), BODY.distances(b), strict=True):
-        if before > 0 and after > 0:
-            assert abs(after - before) <= most + 1e-9
-    most = sum(weight * x for weight, x in zip(BODY.tip_weights, away, strict=True))
-    assert math.dist(BODY.tip(a), BODY.tip(b)) <= most + 1e-12
+    check_change(BODY, a, b, away)
 
 
-def test_weights_are_no_worse_than_they_must_be():
-    assert BODY.tip_weights == pytest.approx((UPPER_M + FORE_M, FORE_M, 0.0))
+def test_the_reach_is_no_worse_than_it_must_be():
+    assert BODY.reach[-1].tolist() == pytest.approx((UPPER_M + FORE_M, FORE_M, 0.0))
+    rows = {
+        (pair.first, pair.second): row.tolist() for pair, row in zip(BODY.pairs, BODY.reach, strict=False)
+    }
+    # A joint about the vertical changes no height.
+    assert rows["fore", "floor"] == pytest.approx((0.0, FORE_M + 0.02, 0.0))
+    assert rows["upper", "floor"] == pytest.approx((0.0, 0.0, 0.0))
+    assert rows["the base", "fore"] == pytest.approx((UPPER_M + FORE_M + 0.02, FORE_M + 0.02, 0.0))
 
 
 @pytest.mark.parametrize("name", [name for name in robot_names() if load_robot(name).body is not None])
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_weights_of_every_robot_with_a_body(name: str, data: st.DataObject):
+def test_the_reach_of_every_robot_with_a_body(name: str, data: st.DataObject):
     robot = load_robot(name)
     shape = body_config(robot)
     assert shape is not None
@@ -114,12 +116,15 @@ def test_weights_of_every_robot_with_a_body(name: str, data: st.DataObject):
     a, b = ([data.draw(st.floats(*row)) for row in limits] for _ in range(2))
     b = [x + 0.2 * (y - x) for x, y in zip(a, b, strict=True)]
     away = [abs(x - y) for x, y in zip(a, b, strict=True)]
-    most = sum(weight * x for weight, x in zip(body.weights, away, strict=True))
-    for before, after in zip(body.distances(a), body.distances(b), strict=True):
+    check_change(body, a, b, away)
+
+
+def check_change(body: Body, a: Sequence[float], b: Sequence[float], away: Sequence[float]) -> None:
+    *of_pairs, of_tip = body.change(away)
+    for before, after, most in zip(body.distances(a), body.distances(b), of_pairs, strict=True):
         if before > 0 and after > 0:
             assert abs(after - before) <= most + 1e-9
-    most = sum(weight * x for weight, x in zip(body.tip_weights, away, strict=True))
-    assert math.dist(body.tip(a), body.tip(b)) <= most + 1e-12
+    assert math.dist(body.tip(a), body.tip(b)) <= of_tip + 1e-12
 
 
 BOX = (0.04, 0.03, 0.02)

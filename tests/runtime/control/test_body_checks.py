@@ -77,7 +77,7 @@ def test_a_step_is_accepted_if_and_only_if_it_is_clear_or_moves_away(
     assert TOOLS.body is not None
     after = [a + b for a, b in zip(pose, step, strict=True)]
     was, now = TOOLS.body.distances(pose), TOOLS.body.distances(after)
-    spare = sum(w * abs(x) for w, x in zip(TOOLS.body.weights, step, strict=True))
+    spare = max(TOOLS.body.change([abs(x) for x in step]))
     violation = judge(pose, after)
     if all(d >= CLEARANCE_M + spare for d in (*was, *now)):
         assert violation is None
@@ -220,10 +220,8 @@ def test_what_began_too_near_dips_by_no_more_than_the_finest_stretch(pair: tuple
     assert TOOLS.body is not None
     started = TOOLS.body.distances(before.position)
     path = braking(after, 2**HALVINGS)
-    way = sum(
-        sum(w * abs(a - b) for w, a, b in zip(TOOLS.body.weights, p, q, strict=True))
-        for p, q in pairwise([before.position, *path])
-    )
+    steps = [[abs(a - b) for a, b in zip(p, q, strict=True)] for p, q in pairwise([before.position, *path])]
+    way = sum(max(TOOLS.body.change(step)) for step in steps)
     dip = max(FINE_M, way / 2**HALVINGS * 4)
     for pose in braking(after, 40):
         for is_, was in zip(TOOLS.body.distances(pose), started, strict=True):
