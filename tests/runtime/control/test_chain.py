@@ -224,6 +224,12 @@ def test_close_to_a_limit_a_target_is_no_faster_than_can_be_braked(side: int) ->
         assert reasons == ()
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_very_close_to_a_limit_also_a_slow_target_is_bounded(side: int) -> None:
+    _, velocity, _ = clamped((side * 0.989, 0.0, 50.0), (side * 0.5, 0.0, 0.0))
+    assert velocity[0] == pytest.approx(side * math.sqrt(15.0 * 0.001))
+
+
 def test_at_its_limit_a_target_may_only_move_away_from_it() -> None:
     for side in (-1, 1):
         assert clamped((side * 0.99, 0.0, 50.0), (side * 1.0, 0.0, 0.0))[1][0] == 0.0

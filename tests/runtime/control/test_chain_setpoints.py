@@ -34,6 +34,17 @@ def refusal(before: Motion, after: Motion) -> str | None:
     return violation.code if violation else None
 
 
+def around(limit: float, code: str) -> list[tuple[float, str | None]]:
+    """The limit, and a hair to both sides of what rounding may add to it."""
+    last = most(limit)
+    return [(limit, None), (last * (1 - 1e-8), None), (last * (1 + 1e-8), code), (limit * 1.5, code)]
+
+
+def most(limit: float) -> float:
+    """With what rounding may add."""
+    return limit * (1 + SLACK) + SLACK
+
+
 def test_standing_still_is_allowed() -> None:
     assert refusal(motion(), motion()) is None
 
@@ -74,13 +85,17 @@ def test_a_position_that_is_not_a_number_is_no_position() -> None:
 @pytest.mark.parametrize("joint", range(3))
 def test_neither_the_step_nor_the_stated_velocity_exceeds_the_limit(joint: int, side: int) -> None:
     limit = CONFIG.kinematic.velocity[joint]
-    for share, code in ((1.0, None), (1 + 3e-6, "velocity_limit"), (1.5, "velocity_limit")):
-        value = side * limit * share
+    for value, code in around(limit, "velocity_limit"):
+        value *= side
         stated = tuple(value if i == joint else 0.0 for i in range(3))
         stepped = tuple(p + (value * DT_S if i == joint else 0.0) for i, p in enumerate(HERE))
         for after in (motion(velocity=stated), motion(stepped)):
             violation = chain.check_velocity(motion(), after, CONFIG, TOOLS)
             assert (violation.code if violation else None) == code
+            said = f"{CONFIG.joint_names[joint]} at {abs(value):.3f}/s, limit {limit:.3f}/s"
+            assert violation is None or violation.text == said
+        exact = tuple(side * most(limit) if i == joint else 0.0 for i in range(3))
+        assert chain.check_velocity(motion(), motion(velocity=exact), CONFIG, TOOLS) is None
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -90,13 +105,17 @@ def test_neither_the_change_of_velocity_nor_the_stated_acceleration_exceeds_the_
 ) -> None:
     limit = CONFIG.kinematic.acceleration[joint]
     begun = (0.5, -0.5, 5.0)
-    for share, code in ((1.0, None), (1 + 3e-6, "acceleration_limit"), (1.5, "acceleration_limit")):
-        value = side * limit * share
+    for value, code in around(limit, "acceleration_limit"):
+        value *= side
         stated = tuple(value if i == joint else 0.0 for i in range(3))
         changed = tuple(v + (value * DT_S if i == joint else 0.0) for i, v in enumerate(begun))
         for after in (motion(velocity=begun, acceleration=stated), motion(velocity=changed)):
             violation = chain.check_acceleration(motion(velocity=begun), after, CONFIG, TOOLS)
             assert (violation.code if violation else None) == code
+            said = f"{CONFIG.joint_names[joint]} at {abs(value):.2f}/s2, limit {limit:.2f}/s2"
+            assert violation is None or violation.text == said
+        exact = tuple(side * most(limit) if i == joint else 0.0 for i in range(3))
+        assert chain.check_acceleration(motion(), motion(acceleration=exact), CONFIG, TOOLS) is None
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -104,11 +123,14 @@ def test_neither_the_change_of_velocity_nor_the_stated_acceleration_exceeds_the_
 def test_the_change_of_acceleration_does_not_exceed_the_limit(joint: int, side: int) -> None:
     limit = CONFIG.kinematic.jerk[joint]
     begun = (1.0, -1.0, 10.0)
-    for share, code in ((1.0, None), (1 + 3e-6, "jerk_limit"), (1.5, "jerk_limit")):
-        change = side * limit * share * DT_S
+    for value, code in around(limit, "jerk_limit"):
+        value *= side
+        change = value * DT_S
         after = motion(acceleration=tuple(a + (change if i == joint else 0.0) for i, a in enumerate(begun)))
         violation = chain.check_jerk(motion(acceleration=begun), after, CONFIG, TOOLS)
         assert (violation.code if violation else None) == code
+        said = f"{CONFIG.joint_names[joint]} at {abs(value):.1f}/s3, limit {limit:.1f}/s3"
+        assert violation is None or violation.text == said
 
 
 @pytest.mark.parametrize("joint", range(3))
