@@ -37,7 +37,7 @@ def refusal(before: Motion, after: Motion) -> str | None:
 def around(limit: float, code: str) -> list[tuple[float, str | None]]:
     """The limit, and a hair to both sides of what rounding may add to it."""
     last = most(limit)
-    return [(limit, None), (last * (1 - 1e-8), None), (last * (1 + 1e-8), code), (limit * 1.5, code)]
+    return [(limit, None), (last * (1 - 1e-10), None), (last * (1 + 1e-10), code), (limit * 1.5, code)]
 
 
 def most(limit: float) -> float:
