@@ -17,5 +17,4 @@ TARGETS: dict[str, list[str]] = {
     f"{CONTROL}/watch.py": _tests("watch", "core_stops"),
     f"{CONTROL}/settle.py": _tests("settle", "core_stops"),
     f"{CONTROL}/requests.py": _tests("requests", "core_stops"),
-    f"{CONTROL}/body_checks.py": _tests("body_checks"),
 }

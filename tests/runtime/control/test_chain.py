@@ -284,6 +284,7 @@ def test_since_when_a_joint_is_overloaded() -> None:
 
     assert since((0.9, -0.9, 0.9)) == NONE, "the limit is allowed"
     assert since((0.91, 0.0, 0.0)) == (NOW, 0, 0)
+    assert since((0.91, 0.9, 0.0)) == since((0.91, -0.9, 0.0)) == (NOW, 0, 0)
     assert since((0.0, -0.91, 0.0)) == (0, NOW, 0)
     assert since((0.95, -0.95, 1.0)) == (NOW, NOW, 0), "a gripper stalls by design"
     assert since((0.95, 0.2, 0.0), (7, 7, 0)) == (7, 0, 0)
@@ -319,6 +320,7 @@ def test_since_when_a_motor_draws_too_much() -> None:
     assert since((9.0, 9.0, 9.0), most=None) == NONE, "not declared, not checked"
     assert since((1.5, -1.5, 1.5)) == NONE
     assert since((1.51, 0.0, 0.0)) == (NOW, 0, 0)
+    assert since((1.51, 1.5, 0.0)) == since((1.51, -1.5, 0.0)) == (NOW, 0, 0)
     assert since((0.0, -1.51, 0.0)) == (0, NOW, 0)
     assert since((2.0, 0.0, 2.0), (7, 7, 7)) == (7, 0, 0), "a gripper has its own limit"
     assert since((0.1, 0.1, 0.1), (7, 7, 7)) == NONE
