@@ -146,6 +146,16 @@ def test_the_first_chunk_of_a_task_begins_near_the_arm_but_for_its_gripper(gripp
         assert (violation.code if violation else None) == (None if gripper else code)
 
 
+def test_near_is_from_where_the_arm_is_commanded_to_be() -> None:
+    near = config(first_step=(0.25, 0.25, 5.0))
+    assert chain.check_first((0.5, -0.7, 0.0), (0.4, -0.6, 0.0), near) is None
+    violation = chain.check_first((0.1, 0.0, 0.0), (0.1, -0.3, 0.0), near)
+    assert violation is not None
+    assert violation.text == (
+        "the first chunk begins with lift at 0.000, 0.300 from where it is commanded to be; allowed are 0.250"
+    )
+
+
 # Targets
 
 
