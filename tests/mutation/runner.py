@@ -136,7 +136,7 @@ def run(root: Path, mutants: Iterable[Mutant], tests: dict[str, list[str]], work
             module = mutant.module
             if module not in limits:
                 trees[module] = ast.parse((root / module).read_text())
-                limits[module] = 5.0 + 3.0 * _baseline(root, module, trees[module], tests[module])
+                limits[module] = 10.0 + 5.0 * _baseline(root, module, trees[module], tests[module])
             while len(running) >= workers:
                 yield from _reap(running, limits)
             tree = mutant.applied(trees[module])
