@@ -191,7 +191,7 @@ def test_without_cyclictest_missed_slots_are_shown_but_not_judged() -> None:
 
 
 def test_lateness_of_a_histogram_counts_what_lies_beyond_it() -> None:
-    """The one beyond the histogram slept through ten periods at least, besides the slot that it was late for."""
+    """The one beyond the histogram slept through ten periods at least, after the slot it was late for."""
     seen = lateness({20: 96, 400: 1, 600: 2}, overflows=1, max_us=123456.0)
     assert seen == Lateness(100, 13 / 110, 20.0, 600.0, 123456.0)
 

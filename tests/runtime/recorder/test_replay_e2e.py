@@ -49,7 +49,7 @@ class Flown:
     """True joint positions once it was over."""
 
 
-Mishap = Callable[[VlaRun, Simulator], None]
+Mishap = Callable[[VlaRun, Simulator], object]
 
 
 def broken(kind: str, **arguments: float) -> Mishap:
