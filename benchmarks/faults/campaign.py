@@ -10,13 +10,17 @@ trials could be made; 2 unusable input, or a file of another configuration."""
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +85,8 @@ def main(args: argparse.Namespace) -> int:
     from .classes import BY_NAME, CLASSES
     from .listing import listing
     from .rig import left_out
+    from .system import HarnessError
+    from .workers import WorkerDied
 
     unknown = [name for name in args.only if name not in BY_NAME]
     if unknown:
@@ -101,6 +107,9 @@ def main(args: argparse.Namespace) -> int:
     except DemoError as error:
         print(f"vla-bench faults: {error}", file=sys.stderr)
         return error.exit_code
+    except (HarnessError, WorkerDied) as error:
+        print(f"vla-bench faults: {error}", file=sys.stderr)
+        return 1
 
 
 def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -> int:
@@ -111,13 +120,11 @@ def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -
     from .summary import passed
     from .sweep import write_sweep_bundle
 
-    with tempfile.TemporaryDirectory(
-        prefix="holdfast-faults-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
-    ) as temporary:
-        bundle = write_sweep_bundle(Path(temporary) / "sweep.vla")
+    with _workshop(folder) as temporary:
+        bundle = write_sweep_bundle(temporary / "sweep.vla")
         configuration = configuration_hash(bundle)
         if args.soak is not None:
-            document = soak(bundle, args.soak, args.soak_virtual, args.seed, Path(temporary), configuration)
+            document = soak(bundle, args.soak, args.soak_virtual, args.seed, temporary, configuration)
             (folder / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
             print(json.dumps(document, indent=2) if args.json else _soak_line(document))
             return 0 if not document["false_stops"] else 1
@@ -127,13 +134,35 @@ def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -
             print(f"vla-bench faults: {error}", file=sys.stderr)
             return 2
         try:
-            whole = _make(args, chosen, bundle, Path(temporary), journal)
+            whole = _make(args, chosen, bundle, temporary, journal)
         finally:
             journal.close()
     summary = _summary(folder, journal)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     _show(summary, folder, args.json)
     return 0 if whole and passed(summary) else 1
+
+
+@contextlib.contextmanager
+def _workshop(folder: Path) -> Iterator[Path]:
+    """Where the systems live, in memory: one place for each folder of results, which is claimed. What a
+    killed campaign has left there goes first."""
+    name = f"holdfast-faults-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    path = (SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())) / name
+    _clear(path)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        _clear(path)
+
+
+def _clear(path: Path) -> None:
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        where = line.split()[1]
+        if where.startswith(f"{path}/"):
+            subprocess.run(["umount", "-l", where], check=False, capture_output=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _soak_line(document: dict[str, Any]) -> str:

@@ -71,6 +71,8 @@ class Rig:
         self.folder = folder
         self._options = options
         self._stack = contextlib.ExitStack()
+        self._disk = contextlib.ExitStack()
+        """The small file system of the run, if it has one."""
         self._bus: str = ""
         self._simulator: Simulator | None = None
         self._variant = ""
@@ -111,6 +113,7 @@ class Rig:
         run, self.run = self.run, None
         if run is not None:
             run.end()
+        self._disk.close()
         if self._simulator is not None:
             with contextlib.suppress(SimulatorError):
                 self._simulator.truth.clear()
@@ -132,7 +135,7 @@ class Rig:
         folder = self.folder / "run"
         shutil.rmtree(folder, ignore_errors=True)
         if variant.small_disk:
-            state = self._stack.enter_context(small_disk(self.folder / "small", SMALL_DISK_MB))
+            state = self._disk.enter_context(small_disk(self.folder / "small", SMALL_DISK_MB))
         state.mkdir(parents=True, exist_ok=True)
         if variant.fake_clock:
             library = faketime_library()
@@ -160,6 +163,7 @@ class Rig:
             said = run.output[-1500:]
             last = [f"{e['code']}: {e['text']}" for e in run.seen[-4:]]
             run.end()
+            self._disk.close()
             raise HarnessError(f"vla-run did not come to its task: {last}; {said}")
         return run
 

@@ -53,6 +53,8 @@ class Trial:
     """Why it does not count; empty where it does."""
     verdict: Verdict | None
     stop: str = ""
+    category: int = 0
+    """Of the stop, by IEC 60204-1; 0 also where there was none."""
     reset_refused: str = ""
     seconds: float = 0.0
 
@@ -132,9 +134,15 @@ class Bench:
             goes_on = self._freshen(run)
         if not goes_on or refused:
             self.end_run()
-        stop = line.stop.code if line.stop is not None else ""
+        code, category = (line.stop.code, line.stop.category) if line.stop is not None else ("", 0)
         return replace(
-            blank, detail=first.detail, void=void, verdict=verdict, stop=stop, reset_refused=refused
+            blank,
+            detail=first.detail,
+            void=void,
+            verdict=verdict,
+            stop=code,
+            category=category,
+            reset_refused=refused,
         )
 
     def _judge(
