@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .journal import Journal
 
 FOLDER = Path("runs/faults")
-SECONDS = {False: 2.2, True: 9.0}
+SECONDS = {False: 1.8, True: 8.0}
 """About what a trial takes, by whether it ends the run, for the estimate."""
 MOST_VOID = 6
 """A trial that was void so often is given up; so many in a row of each worker end the campaign."""
@@ -236,6 +236,12 @@ def _make(
     left = orders(chosen, args.trials, args.seed, done)
     cores = sorted(os.sched_getaffinity(0))
     workers = args.workers or min(2, len(cores))
+    if workers > len(cores):
+        print(
+            f"note: {workers} workers on {len(cores)} cores: two control processes on one core may delay each "
+            "other by whole ticks, which is a stop of its own",
+            file=sys.stderr,
+        )
     minutes = estimate_s(left, workers) / 60
     print(
         f"{len(left)} trials of {len(chosen)} classes to make ({len(done)} are there), about {minutes:.0f} "

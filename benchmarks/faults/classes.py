@@ -254,7 +254,7 @@ BUS = (
         "motor_temperature", "motor bus", "one motor is too hot: it says so, or its register does",
         (
             Injection("motor", {"kind": "error_bits", "bits": 4}),
-            Injection("motor", {"kind": "temperature", "celsius": 80}),
+            Injection("motor", {"kind": "temperature", "celsius": 68}),
         ),
         "stop", "next read", ("motor_fault", "temperature"),
     ),

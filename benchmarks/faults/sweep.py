@@ -20,7 +20,7 @@ from ...runtime.bundle.golden import pack_golden
 from ...runtime.bundle.writing import write_bundle
 
 STEPS, DT_S = 16, 0.05
-PERIOD_S = 1.4
+PERIOD_S = 0.9
 """Of the curve."""
 LAG_S = 0.06
 """About how far the arm is behind its commands; the chunk begins so much further on the curve."""
@@ -39,11 +39,11 @@ class Sweep:
 
 
 CURVE = (
-    Sweep("shoulder_pan", "rad", 0.0, 0.45, 0.0),
+    Sweep("shoulder_pan", "rad", 0.0, 0.28, 0.0),
     Sweep("shoulder_lift", "rad", -0.75, 0.0, -0.06),
     Sweep("elbow_flex", "rad", 0.75, 0.0, -0.08),
     Sweep("wrist_flex", "rad", 1.40, 0.0, -0.10),
-    Sweep("wrist_roll", "rad", 0.0, 0.0, 0.45),
+    Sweep("wrist_roll", "rad", 0.0, 0.0, 0.28),
     Sweep("gripper", "0_100_of_range", 0.0, 0.0, 20.0),
 )
 """In joint order. The phase is read off `shoulder_pan` and `wrist_roll`."""
