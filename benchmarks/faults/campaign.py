@@ -238,7 +238,7 @@ def _make(
     workers = args.workers or min(2, len(cores))
     if workers > len(cores):
         print(
-            f"note: {workers} workers on {len(cores)} cores: two control processes on one core may delay each "
+            f"note: {workers} workers on {len(cores)} cores: two control processes on one core delay each "
             "other by whole ticks, which is a stop of its own",
             file=sys.stderr,
         )
