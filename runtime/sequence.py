@@ -150,18 +150,22 @@ class Sequence:
         return Outcome()
 
     def _protective_stop(self, now_ns: int, by: str) -> Outcome:
+        reason = "a person pressed the space bar" if by == KEYBOARD else f"asked for by {by}"
         if self.verdict.latched:
-            return Outcome(text=f"the arm is stopped already: {self.verdict.latched}")
+            # As far as is known here: a reset may be on its way.
+            text = f"the arm is stopped already: {self.verdict.latched}"
+            return Outcome([Send("control", Stop(True, reason))], text)
         if self.stage == Stage.STARTING:
             # Nobody who asked for a stop shall see the arm begin to move.
             self.verdict.refuse(f"{by} asked for a stop before torque was given")
             return Outcome(self._quit(now_ns), "the run ends before torque is given")
-        reason = "a person pressed the space bar" if by == KEYBOARD else f"asked for by {by}"
         return Outcome([Send("control", Stop(True, reason))], "control stops", awaits=("stop",))
 
     def _ask_reset(self) -> Outcome:
         if self.stage == Stage.HELD:
-            return Outcome(self._reopen(), "the stop was reset before; the cameras are opened anew")
+            # Control opens what it has lost of its inputs.
+            actions = [Send("control", Reset()), *self._reopen()]
+            return Outcome(actions, "the stop was reset before; cameras and inputs are opened anew")
         self._reset_asked = True
         return Outcome([Send("control", Reset()), *self._reopen()], "the stop is reset", awaits=("reset",))
 
@@ -175,7 +179,7 @@ class Sequence:
             text = "stopping here, no further motion"
             return Outcome([Journal("signal", f"q again: {text}"), *self._here(now_ns)], text)
         self.verdict.reason = self.reason or f"ended by {by}"
-        return Outcome(self._quit(now_ns), "the run ends")
+        return Outcome(self._quit(now_ns, asked=True), "the run ends")
 
     def _go_on(self, now_ns: int) -> Outcome:
         """After a reset: the interrupted task again, from the start pose, if there is a policy to do it."""
@@ -303,8 +307,9 @@ class Sequence:
             return []
         self.verdict.reset()
         self._enter(Stage.HELD, now_ns)
-        # A reset line is read by control alone; the cameras are opened anew all the same.
-        return [] if asked else self._reopen()
+        # A reset line is read by control alone. It moves for no order from before we knew of that; this says
+        # that we do. The cameras are opened anew all the same.
+        return [] if asked else [Send("control", Reset()), *self._reopen()]
 
     # Steps
 
@@ -336,16 +341,19 @@ class Sequence:
         task.end_ns, task.outcome = now_ns, outcome
         return [*self._to("policy", Task(task.task_id, "")), Journal("task_end", f"{task.text}: {outcome}")]
 
-    def _quit(self, now_ns: int) -> list[Action]:
-        """Ends the run: control first (it stops, parks and releases), then the policy process."""
+    def _quit(self, now_ns: int, *, asked: bool = False) -> list[Action]:
+        """Ends the run: control first (it stops, parks and releases), then the policy process. `asked`: by a
+        person who named just that."""
         if self.stage in (Stage.QUITTING, Stage.LEAVING, Stage.DONE):
             return []
         actions = self._pause_policy(now_ns, self.reason or "ended")
         if "control" not in self.alive:
             return [*actions, *self._leave(now_ns)]
+        # Who ends a run that is stopped does not mean the arm to move, whatever control makes of a reset. And
+        # after a reset somebody may have their hands at it: a lost terminal, say, must not have it parked.
+        held = self.stage == Stage.HELD and not asked
         self._enter(Stage.QUITTING, now_ns)
-        # Who ends a run that is stopped does not mean the arm to move, whatever control makes of a reset.
-        return [*actions, Send("control", Quit(park=not self.verdict.stopped))]
+        return [*actions, Send("control", Quit(park=not (self.verdict.stopped or held)))]
 
     def _here(self, now_ns: int) -> list[Action]:
         """Stop and hold in place, without parking."""

@@ -34,6 +34,11 @@ class FeetechArm:
         clock: Callable[[], int] = time.monotonic_ns,
         tap: Tap | None = None,
     ) -> None:
+        if robot.bus.watchdog != "none":
+            raise ConfigError(
+                f"the file of robot {robot.name} says bus.watchdog: {robot.bus.watchdog}, but Feetech motors "
+                "have no command time-out: it must be none"
+            )
         self.url = url
         self.robot = robot
         self.units = JointUnits(robot, calibration)

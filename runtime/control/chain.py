@@ -102,13 +102,14 @@ def clamp_target(target: Target, measured: Sequence[float], config: CoreConfig) 
             position = lowest if capped < lowest else highest if capped > highest else capped
             reasons.append((config.joint_names[i], "lead"))
         if position != wanted:
-            # What is not a number stays that: the smoother refuses it.
             velocity = 0.0
         elif velocity:
             room = highest - position if velocity > 0 else position - lowest
             bound = math.sqrt(acceleration * room)
-            if not -bound <= velocity <= bound:
-                velocity = bound if velocity > 0 else -bound
+            if velocity > bound:
+                velocity = bound
+            elif velocity < -bound:
+                velocity = -bound
         positions.append(position)
         velocities.append(velocity)
     return Clamped(Target(tuple(positions), tuple(velocities)), tuple(reasons))

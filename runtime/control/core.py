@@ -14,7 +14,7 @@ from ...drivers.types import JointState
 from ..messages import Chunk, Phase
 from . import chain
 from .config import CoreConfig
-from .deadlines import HOLD_NS, SlotAccount, reaction_to, stops
+from .deadlines import HOLD_NS, POLICY_FAULTS, SlotAccount, reaction_to, stops
 from .executor import Path, Target, path_of, position_at
 from .quick import replace
 from .requests import take_requests
@@ -27,18 +27,7 @@ from .watch import watch
 _LOOKAHEAD_NS = round(LOOKAHEAD_S * 1e9)
 _STILL = {False: 0.001, True: 0.1}
 """Commanded velocities below this count as standing still: of a joint (rad/s), of a gripper (percent/s)."""
-_POLICY_CONDITIONS = frozenset(
-    {
-        "policy_lost",
-        "policy_silent",
-        "policy_error",
-        "frame_age",
-        "frozen_camera",
-        "black_camera",
-        "camera_lost",
-        "non_finite",
-    }
-)
+_POLICY_CONDITIONS = POLICY_FAULTS | {"policy_lost", "policy_silent"}
 """Irrelevant once the run is ending: parking follows no policy."""
 _BUS_LOST = frozenset({"bus_lost", "bus_write_failed"})
 """After these, as after a long silence, nobody knows what the motors do, or whether they kept their

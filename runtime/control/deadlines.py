@@ -107,6 +107,20 @@ REACTIONS: dict[str, Reaction] = {
 }
 
 
+POLICY_FAULTS = frozenset(
+    {
+        "policy_error",
+        "frame_age",
+        "frozen_camera",
+        "black_camera",
+        "camera_lost",
+        "non_finite",
+        "over_budget",
+    }
+)
+"""What the policy process may say that it has noticed."""
+
+
 def reaction_to(code: str, tuned: Mapping[str, str]) -> str:
     """The reaction to a condition: `count`, `hold`, `stop`, or a stop of a category, `stop_1` or `stop_2`.
 

@@ -11,6 +11,7 @@ from ..envelope import Envelope
 from ..messages import Arm, Chunk, Fault, Heartbeat, MessageError, Quit, Reset, Stop
 from ..parent import ending, orphaned
 from .clock import Wake
+from .deadlines import POLICY_FAULTS
 from .state import Condition, Inbox
 from .stop_inputs import Polled
 
@@ -86,14 +87,19 @@ class Inboxes:
                 case Chunk() as message:
                     superseded += chunk is not None
                     chunk, self.chunk_sent_ns = message, envelope.stamp_ns
-                case Fault(code=code, text=text):
+                case Fault(code=code, text=text) if code in POLICY_FAULTS:
                     requests.conditions.append(Condition(code, text))
+                case Fault(code=code, text=text):
+                    # A confused policy must not choose how control reacts.
+                    text = f"a fault {code!r} from the policy, which is none of its own: {text}"
+                    requests.conditions.append(Condition("protocol", text))
                 case Heartbeat():
                     pass
                 case other:
                     text = f"a {other.TYPE.name} from the policy"
                     requests.conditions.append(Condition("protocol", text))
         requests.take(from_supervisor)
+        reset_line = polled.reset and not requests.reset
         if polled.reset:
             # As with a reset of the supervisor: an arm asked for before is void, and an end stays one.
             requests.arm, requests.reset = None, requests.reset or requests.quit is None
@@ -106,6 +112,7 @@ class Inboxes:
             arm=requests.arm,
             stop=requests.stop,
             reset=requests.reset,
+            reset_line=reset_line and requests.reset,
             quit=requests.quit,
             heard_policy=bool(from_policy),
             heard_supervisor=bool(from_supervisor),

@@ -75,6 +75,8 @@ class ControlLoop:
         self._pending: list[Condition] = []
         self._failed_writes = 0
         self._errors = 0
+        self._stepped = False
+        """Whether the core has made its step of this tick."""
         self._terminated = False
         self._letting_go = False
         """Whether the core has asked for torque off, and some motors may still hold it."""
@@ -102,6 +104,7 @@ class ControlLoop:
 
     def _tick(self, wake: Wake) -> Finish | None:
         telemetry = self.telemetry
+        self._stepped = False
         telemetry.stages.add("wake_late", wake.late_ns)
         telemetry.rates.tick(wake.wake_ns)
         joint = self._read()
@@ -115,6 +118,7 @@ class ControlLoop:
             joint = self._read()
         before, seen = self._clock(), self._core_joint(joint)
         self.state, output = self.core.step(self.state, before, seen, inbox)
+        self._stepped = True
         # Only what the core has seen may be forgotten: a signal may come, and a read fail, at any time.
         del self._pending[: len(pending)]
         self._terminated = self._terminated and not terminated
@@ -135,7 +139,8 @@ class ControlLoop:
         if problem:
             telemetry.report(Note("recorder", problem))
         telemetry.stages.add("tick", self._clock() - wake.wake_ns)
-        if inbox.reset and self.stop_inputs.any_lost and self.state.phase == Phase.STOPPED:
+        at_rest = self.state.phase in (Phase.STOPPED, Phase.HOLD)
+        if inbox.reset and self.stop_inputs.any_lost and at_rest:
             self._reopen_inputs()
         return output.finish
 
@@ -274,16 +279,11 @@ class ControlLoop:
             self._release()
             raise error
         text = f"{type(error).__name__}: {error}"
-        conditions = (*self._pending, Condition("internal", text))
+        self._pending.append(Condition("internal", text))
         try:
-            inbox = Inbox(conditions=conditions, slots_run=0)
-            now = self._clock()
-            self.state, output = self.core.step(self.state, now, None, inbox)
-            self._pending = []
-            self.flight.tick(None, now, None, inbox, self.state, output)
-            if output.setpoint is not None and self.torque.on:
-                self.arm.command(output.setpoint)
-            self._tell((*output.notes, *self._let_go(output.release)))
+            if not self._stepped:
+                # Else this slot has its setpoint: a second one would be motion at twice the speed.
+                self._step_blindly()
             going_on = self._errors < MAX_ERRORS or self.state.phase == Phase.STOPPING
         except Exception:  # noqa: BLE001 - nothing is left that could bring the arm to rest
             traceback.print_exc(file=sys.stderr)
@@ -293,6 +293,19 @@ class ControlLoop:
         self.crashed = True
         self._keep("internal", text)
         return "hold"
+
+    def _step_blindly(self) -> None:
+        """The core's step of a tick that failed on its way to it: without a sample, with what is pending."""
+        inbox = Inbox(conditions=tuple(self._pending), slots_run=0)
+        now = self._clock()
+        self.state, output = self.core.step(self.state, now, None, inbox)
+        self._pending = []
+        if output.setpoint is not None and self.torque.on:
+            self._write(output.setpoint)
+        released = self._let_go(output.release)
+        with contextlib.suppress(Exception):
+            self.flight.tick(None, now, None, inbox, self.state, output)
+            self._tell((*output.notes, *released))
 
     def _release(self) -> None:
         self._tell(self._let_go(True, RELEASE_TRIES))

@@ -116,11 +116,26 @@ def guards(loop: ControlLoop) -> list[str]:
     rows.append(f"supervisor: silence of {SUPERVISOR_SILENCE_NS / 1e6:g} ms, end of its channel")
     rows.append(f"stop: category {config.stop_category}, latched in {loop.latch.path}")
     rows += loop.stop_inputs.guards()
+    rows += _motor_rows(config)
     rows.append(f"motor watchdog: none (lead caps the travel at {_leads(config)})")
     rows.append(_watchdog_row(loop))
     if arm.guard is not gate:
         raise Refused("the gate is not attached to the motor bus")
     rows.append(f"gate: {type(gate).__name__}, phase {gate.phase.value}")
+    return rows
+
+
+def _motor_rows(config: CoreConfig) -> list[str]:
+    """Current and gripper force, also where they are not checked; where a task may begin."""
+    most, ms = config.current_a, config.current_ns / 1e6
+    rows = ["current: NOT checked" if most is None else f"current: {most:g} A for {ms:g} ms"]
+    for name, gripper, grip in zip(config.joint_names, config.gripper, config.grip, strict=True):
+        if gripper:
+            force = "NOT checked" if grip is None else f"load {grip[0]:.0%} for {grip[1] / 1e6:g} ms"
+            rows.append(f"{name}, force: {force}")
+    pairs = zip(config.joint_names, config.first_step, config.gripper, strict=True)
+    steps = ", ".join(f"{name} {step:g}" for name, step, gripper in pairs if not gripper)
+    rows.append(f"first chunk of a task: at most so far from the arm: {steps}")
     return rows
 
 
@@ -226,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--supervisor-fd", type=int, required=True)
     parser.add_argument("--policy-fd", type=int, required=True)
     options = parser.parse_args(argv)
-    # Its handler does nothing: whatever blocks returns, and the next tick sees that the parent is gone.
+    # Its handler does nothing: the next tick sees that the parent is gone.
     signal.signal(signal.SIGUSR1, lambda *_: None)
     signal_at_parents_death(signal.SIGUSR1)
     settings = Settings.read(sys.stdin.read())

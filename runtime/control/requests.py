@@ -17,8 +17,14 @@ def take_requests(
     state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes: list[Note]
 ) -> CoreState:
     """The state after the requests of one inbox; what they led to is appended to `notes`."""
-    if inbox.reset:
+    if inbox.reset and state.unacknowledged and not inbox.reset_line and not state.latched:
+        # The supervisor knows of the reset now: its orders are meant for an arm that was reset.
+        state = replace(state, unacknowledged=False)
+    elif inbox.reset:
+        was_latched = state.latched
         state = _reset(state, config, now_ns, notes)
+        if was_latched and not state.latched:
+            state = replace(state, unacknowledged=inbox.reset_line)
     if inbox.stop is not None and not state.latched:
         if state.phase in _MOVING:
             notes.append(Note("stopping", inbox.stop.text))
@@ -39,6 +45,9 @@ def take_requests(
         and state.quitting is None
         and state.phase in (Phase.HOLD, Phase.RUN)
     ):
+        if state.unacknowledged:
+            notes.append(Note("void", "an order to move from before the reset"))
+            return state
         state = _arm(state, config, now_ns, inbox, notes)
     return state
 

@@ -34,6 +34,8 @@ class Inbox:
     stop: Condition | None = None
     """A stop that ends a task: not latched."""
     reset: bool = False
+    reset_line: bool = False
+    """The reset comes from a reset input alone; the supervisor does not know of it."""
     quit: Literal["park", "here"] | None = None
     heard_policy: bool = False
     heard_supervisor: bool = False
@@ -94,6 +96,9 @@ class CoreState:
     supervisor_heard_ns: int = 0
     still_since_ns: int = 0
     last_chunk_id: int = 0
+    unacknowledged: bool = False
+    """A reset input has reset a stop, and the supervisor has not said that it knows: an order to move may
+    still be one from before the stop."""
     followed: bool = False
     """Whether a chunk has been followed since the arm was told to follow a task."""
     stop_input_ns: int = 0

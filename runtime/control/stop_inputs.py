@@ -7,6 +7,7 @@ tick, not an event: it cannot be lost. They are no emergency stop (docs/stop-inp
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 from collections.abc import Sequence
@@ -84,15 +85,18 @@ class Input:
         try:
             self.down = self.button.read()
         except OSError as error:
-            self.lost = f"{self.spec.text} is gone ({error.strerror}); plug it in again, then reset twice"
+            what = "plug it in again, then reset twice" if self.stops else "plug it in again, then reset"
+            self.lost = f"{self.spec.text} is gone ({error.strerror}); {what}"
             self.close()
             return False
         return self.down
 
     def close(self) -> None:
-        if self.button is not None:
-            self.button.close()
-            self.button = None
+        button, self.button = self.button, None
+        if button is not None:
+            with contextlib.suppress(OSError):
+                # What has vanished may refuse even that.
+                button.close()
 
 
 class StopInputs:

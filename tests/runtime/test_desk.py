@@ -151,7 +151,7 @@ def test_a_policy_that_is_not_ready_is_said_and_next_is_refused(tmp_path: Path):
         assert answer["text"].endswith("; the policy process is not ready")
         assert "is not ready" in asking.ask("next")["error"]
         again = asking.ask("reset")
-        assert again["text"] == "the stop was reset before; the cameras are opened anew"
+        assert again["text"] == "the stop was reset before; cameras and inputs are opened anew"
 
     play(tmp_path, person, policy={"reset": "fault|still not ready: front"})
 

@@ -76,6 +76,7 @@ class Whole:
             arm=requests.arm,
             stop=requests.stop,
             reset=requests.reset or self._reset_line,
+            reset_line=self._reset_line and not requests.reset,
             quit=requests.quit,
             conditions=tuple(requests.conditions),
         )

@@ -287,7 +287,7 @@ def test_a_policy_that_is_still_not_ready_is_asked_again():
     play.hear("policy", "fault", "still not ready: front")
     assert sent(play.key("n"), Arm) == []
     again = play.key("r")
-    assert (sent(again, Reset), sent(again, Reset, "policy")) == ([], [Reset()])
+    assert (sent(again, Reset), sent(again, Reset, "policy")) == ([Reset()], [Reset()])
     play.hear("policy", "ready")
     assert len(sent(play.key("n"), Arm)) == 1
 
@@ -302,11 +302,39 @@ def test_a_reset_line_that_control_reads_itself_counts_as_the_key():
     play.hear("control", "stop", "stop_input: the button is pressed")
     assert play.hear("control", "reset", "refused: the button is pressed") == []
     reset = play.hear("control", "reset", "the latched stop was reset; the arm holds")
-    assert (sent(reset, Reset), sent(reset, Reset, "policy")) == ([], [Reset()])
+    # To control: that the supervisor knows of it; what it orders now is no order from before the stop.
+    assert (sent(reset, Reset), sent(reset, Reset, "policy")) == ([Reset()], [Reset()])
     assert play.sequence.stage == Stage.HELD
     assert "still opening its cameras" in play.sequence.ask("next", play.now).refusal
     play.hear("policy", "ready")
     assert len(sent(play.key("n"), Arm)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_a_reset_does_not_send_the_arm_to_its_park_pose(number: int):
+    """A lost terminal, say: somebody may have their hands at the arm. Only who asks for the end means it."""
+    play = Play(on_stop="wait").run()
+    play.hear("control", "stop", "load: elbow")
+    play.key("r")
+    play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    assert sent(play.signal(number), Quit) == [Quit(park=False)]
+
+
+def test_a_person_who_ends_a_run_after_a_reset_has_the_arm_parked():
+    play = Play(on_stop="wait").run()
+    play.hear("control", "stop", "load: elbow")
+    play.key("r")
+    play.hear("control", "reset", "the latched stop was reset; the arm holds")
+    assert sent(play.key("q"), Quit) == [Quit(park=True)]
+
+
+def test_a_stop_asked_for_of_a_stopped_arm_is_sent_all_the_same():
+    """A reset may be on its way, or have been made at a reset input."""
+    play = Play(on_stop="wait").run()
+    play.hear("control", "stop", "load: elbow")
+    play.key("r")
+    (stop,) = sent(play.key(" "), Stop)
+    assert stop.latched
 
 
 def test_a_stop_is_taken_while_a_reset_arm_waits_for_its_order():
@@ -374,7 +402,7 @@ def test_a_policy_killed_in_motion_ends_in_a_protective_stop_even_after_a_reset(
     play.hear("control", "stop", "policy_lost: the policy process has ended")
     play.key("r")
     play.hear("control", "reset", "the latched stop was reset; the arm holds")
-    assert sent(play.key("n"), Quit) == [Quit(park=True)]
+    assert sent(play.key("n"), Quit) == [Quit(park=False)]
     play.exit("control", 0)
     assert play.sequence.stage == Stage.DONE
     assert play.sequence.exit_code == ExitCode.PROTECTIVE_STOP

@@ -137,6 +137,7 @@ def every_event(core_config: CoreConfig) -> list[Event]:
         "stop": {"stop": Condition("requested", "end of the task")},
         "latch": {"conditions": (Condition("requested", "a person"),)},
         "reset": {"reset": True},
+        "reset line": {"reset": True, "reset_line": True},
         "park": {"quit": "park"},
         "here": {"quit": "here"},
     }
@@ -247,6 +248,7 @@ def abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
         state.stop.category if state.stop else None,
         state.quitting,
         state.silent,
+        state.unacknowledged,
         at_rest(state.motion),
         any(joint.faults),
         node.now_ns - joint.stamp_ns > settings.joint_state_max_age_ns,

@@ -193,3 +193,21 @@ def test_a_quit_that_comes_with_a_reset_parks_nothing() -> None:
     bench.tick(Inbox(reset=True, quit="park"))
     bench.run(100)
     assert bench.arm_at == before
+
+
+def test_after_a_reset_input_only_an_order_given_in_its_knowledge_moves_the_arm() -> None:
+    """An order that was sent before the supervisor knew of stop and reset may come after both."""
+    bench = moving()
+    bench.tick(Inbox(conditions=(PRESSED,)))
+    bench.run(100)
+    bench.tick(Inbox(reset=True, reset_line=True))
+    assert bench.state.phase == Phase.HOLD
+    before = bench.arm_at
+    bench.tick(Inbox(arm=arm(back=True, follow=False)))
+    bench.run(50)
+    assert bench.arm_at == before
+    assert "void" in bench.codes()
+    bench.tick(Inbox(reset=True))
+    bench.tick(Inbox(arm=arm(back=True, follow=False)))
+    bench.run(50)
+    assert bench.arm_at != before
