@@ -84,9 +84,10 @@ class Smoother:
         target_velocity: Sequence[float],
         duration_s: float = LOOKAHEAD_S,
     ) -> Motion:
-        """One tick on the way to `target` with `target_velocity`, to be there in `duration_s` (0: at once).
+        """One tick on the way to `target` with `target_velocity`, to be there in `duration_s`.
 
-        What cannot be reached in that time is approached in the shortest time. A joint for which Ruckig finds
+        A joint that cannot be there in that time comes in the shortest time that it can. With 0 it is a pose:
+        all joints arrive together, as soon as the slowest can. A joint for which Ruckig finds
         no path (its search has gaps at distances of nanometres) brakes in this tick. Raises `SmootherError`
         for values that are not finite. A state beyond the limits is brought back within them; the checks of
         the chain say whether it may be.
@@ -107,9 +108,10 @@ class Smoother:
         request.target_position = target
         request.target_velocity = reachable
         request.minimum_duration = minimum
-        if minimum is not None and _attempt(self._all, request, path) is None and path.duration <= minimum:
+        if _attempt(self._all, request, path) is None and (minimum is None or path.duration <= minimum):
+            # A pose is approached by all joints together: nearly straight, not past things to either side.
             return _finite(motion, *path.at_time(self._dt_s))
-        # All together would wait for the slowest.
+        # On a path, all together would wait for the slowest.
         return self._toward_one_by_one(motion, target, reachable, minimum)
 
     def _toward_one_by_one(

@@ -55,12 +55,24 @@ def test_a_pose_is_reached_exactly_in_the_shortest_time() -> None:
     assert motion.velocity[0] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_far_target_of_one_joint_does_not_slow_another() -> None:
+def test_on_a_path_a_far_target_of_one_joint_does_not_slow_another() -> None:
     limits = KinematicLimits((3.0, 0.1), (20.0, 20.0), (400.0, 400.0))
     made, motion = Smoother(limits, DT), Motion.at_rest((0.0, 0.0))
     for _ in range(60):
-        motion = made.toward(motion, (0.2, 5.0), (0.0, 0.0), 0.0)
+        motion = made.toward(motion, (0.2, 5.0), (0.0, 0.0), 0.1)
     assert motion.position[0] == pytest.approx(0.2, abs=1e-6)
+
+
+def test_a_pose_is_approached_by_all_joints_together() -> None:
+    """Nearly straight: an arm whose joints arrive one after the other goes past things to either side."""
+    limits = KinematicLimits((3.0, 3.0), (20.0, 20.0), (400.0, 400.0))
+    made, motion = Smoother(limits, DT), Motion.at_rest((0.0, 0.0))
+    worst = 0.0
+    for _ in range(200):
+        motion = made.toward(motion, (0.2, 1.0), (0.0, 0.0), 0.0)
+        worst = max(worst, abs(motion.position[0] - 0.2 * motion.position[1]))
+    assert motion.position == pytest.approx((0.2, 1.0), abs=1e-6)
+    assert worst < 0.05
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

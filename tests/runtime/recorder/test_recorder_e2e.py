@@ -65,7 +65,8 @@ def recordings(run: VlaRun) -> list[Path]:
 
 
 def folders(memory: Path) -> list[Path]:
-    return sorted(memory.iterdir()) if memory.is_dir() else []
+    """Of runs; the socket of an endpoint lies beside them."""
+    return sorted(path for path in memory.iterdir() if path.is_dir()) if memory.is_dir() else []
 
 
 def assert_has_everything(recording: Recording) -> None:
