@@ -2,9 +2,11 @@
 and the limits that vla-run prints when a task begins. Nothing here comes from a measurement of the campaign.
 
 All are upper bounds of the time from a fault to the stop that it must lead to. Control's turn is what it may
-take to act at all: the slots that it may miss before that is a stop of its own (`max_missed_in_a_row`), and
-two ticks, one to wait for and one to act in. What the policy process must notice by itself may take its turn
-longer: `SILENCE_MARGIN_S` and two inferences, beyond which its silence is a stop.
+take to act at all: two ticks, one to wait for and one to act in. On a machine that stalls it may miss slots,
+so many that more would be a stop of its own (`max_missed_in_a_row`); these are added only where the observer
+sees that they were missed, as a gap between goals on the wire (`missed_ns`). What the policy process must
+notice by itself may take its turn longer: `SILENCE_MARGIN_S` and two inferences, beyond which its silence is
+a stop.
 """
 
 from __future__ import annotations
@@ -58,8 +60,12 @@ class Configuration:
 
     @property
     def turn_ns(self) -> int:
-        """Of control."""
-        return (self.missed_slots + FEW_TICKS) * self.tick_ns
+        """Of control, where it misses no slot."""
+        return FEW_TICKS * self.tick_ns
+
+    def missed_ns(self, gap_ns: int) -> int:
+        """What a gap between goals on the wire adds to it, at most the slots that may be missed in a row."""
+        return min(max(0, gap_ns - self.tick_ns), self.missed_slots * self.tick_ns)
 
     @property
     def policy_turn_ns(self) -> int:
@@ -125,6 +131,9 @@ class Bound:
 
     why: str
     of: Callable[[Configuration], int]
+    """Without missed slots."""
+    controls: bool = True
+    """Whether it is control that must act, so that slots that it has truly missed are added."""
 
 
 def _frozen_ns(c: Configuration) -> int:
@@ -161,14 +170,18 @@ BOUNDS: dict[str, Bound] = {
         "two frames, the policy's turn and control's",
         lambda c: 2 * c.frame_period_ns + c.policy_turn_ns + c.turn_ns,
     ),
-    "last goal": Bound("two ticks: nobody sends goals any more", lambda c: FEW_TICKS * c.tick_ns),
+    "last goal": Bound(
+        "two ticks: nobody sends goals any more", lambda c: FEW_TICKS * c.tick_ns, controls=False
+    ),
     "control death": Bound(
         "as long as the supervisor itself may be silent before that is a stop",
         lambda c: SUPERVISOR_SILENCE_NS,
+        controls=False,
     ),
     "control silence": Bound(
         "as long as the supervisor waits for a silent control before it kills it and says so, and its turn",
         lambda c: round(CONTROL_SILENCE_S * 1e9) + 2 * HEARTBEAT_NS,
+        controls=False,
     ),
-    "none": Bound("nothing must happen", lambda c: 0),
+    "none": Bound("nothing must happen", lambda c: 0, controls=False),
 }

@@ -4,8 +4,9 @@ vla-run as it is, on the simulated arm and camera; a table of classes of faults,
 it and by when (`--list`); an independent observer on the wire. Every trial is a line of trials.jsonl in the
 folder of `--output`: a campaign that was ended in any way goes on where it was.
 
-Exit codes: 0 no escape, no stop where none should be, every class noticed in time; 1 not so, or not all
-trials could be made; 2 unusable input, or a file of another configuration."""
+Exit codes: 0 no escape, no failure, no stop where none should be, every fault noticed in time; 1 not so, or
+not all trials could be made, or a class had to be left out without `--allow-missing`; 2 unusable input,
+or a file of another configuration."""
 
 from __future__ import annotations
 
@@ -76,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--soak-virtual", action="store_true", help="the soak in stepped time: an hour takes minutes"
     )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="classes that cannot be tried on this machine are no error (they are listed all the same)",
+    )
     parser.add_argument("--list", action="store_true", help="print the table of classes and their bounds")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -96,14 +102,13 @@ def main(args: argparse.Namespace) -> int:
         print("\n".join(listing()))
         return 0
     chosen = [row for row in CLASSES if not args.only or row.name in args.only]
-    for row in list(chosen):
-        why = left_out(row.system)
-        if why:
-            print(f"vla-bench faults: {row.name} is left out: {why}", file=sys.stderr)
-            chosen.remove(row)
+    missing = {row.name: why for row in chosen if (why := left_out(row.system))}
+    for name, why in missing.items():
+        print(f"vla-bench faults: {name} is left out: {why}", file=sys.stderr)
+    chosen = [row for row in chosen if row.name not in missing]
     try:
         with claimed(args.output.absolute()) as folder:
-            return _run(args, chosen, folder)
+            return _run(args, chosen, missing, folder)
     except DemoError as error:
         print(f"vla-bench faults: {error}", file=sys.stderr)
         return error.exit_code
@@ -112,12 +117,14 @@ def main(args: argparse.Namespace) -> int:
         return 1
 
 
-def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -> int:
+def _run(
+    args: argparse.Namespace, chosen: Sequence[FaultClass], missing: dict[str, str], folder: Path
+) -> int:
     from ...runtime.report import environment
     from .identity import configuration_hash
     from .journal import Journal, JournalError
     from .soak import soak
-    from .summary import passed
+    from .summary import passed, soak_line
     from .sweep import write_sweep_bundle
 
     with _workshop(folder) as temporary:
@@ -126,7 +133,7 @@ def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -
         if args.soak is not None:
             document = soak(bundle, args.soak, args.soak_virtual, args.seed, temporary, configuration)
             (folder / "soak.json").write_text(json.dumps(document, indent=2) + "\n")
-            print(json.dumps(document, indent=2) if args.json else _soak_line(document))
+            print(json.dumps(document, indent=2) if args.json else soak_line(document))
             return 0 if not document["false_stops"] else 1
         try:
             journal = Journal.open(folder / "trials.jsonl", configuration, args.seed, environment())
@@ -137,10 +144,10 @@ def _run(args: argparse.Namespace, chosen: Sequence[FaultClass], folder: Path) -
             whole = _make(args, chosen, bundle, temporary, journal)
         finally:
             journal.close()
-    summary = _summary(folder, journal)
+    summary = _summary(folder, journal, missing)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     _show(summary, folder, args.json)
-    return 0 if whole and passed(summary) else 1
+    return 0 if whole and passed(summary) and (args.allow_missing or not missing) else 1
 
 
 @contextlib.contextmanager
@@ -165,14 +172,7 @@ def _clear(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _soak_line(document: dict[str, Any]) -> str:
-    return (
-        f"clean soak: {document['hours']:.3f} h in {document['time']} time, {document['false_stops']} false "
-        f"stops ({document['false_stops_per_hour']:.2g} per hour), configuration {document['configuration']}"
-    )
-
-
-def _summary(folder: Path, journal: Journal) -> dict[str, Any]:
+def _summary(folder: Path, journal: Journal, missing: dict[str, str]) -> dict[str, Any]:
     from .summary import summarise
 
     soak = None
@@ -182,7 +182,7 @@ def _summary(folder: Path, journal: Journal) -> dict[str, Any]:
         if soak.get("configuration") != journal.header["configuration"]:
             print(f"vla-bench faults: {path} is of another configuration, left out", file=sys.stderr)
             soak = None
-    return summarise(journal.rows, journal.header, soak)
+    return summarise(journal.rows, journal.header, soak, left_out=missing)
 
 
 def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
@@ -200,6 +200,13 @@ def _show(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
         for example in row["examples"]:
             text = "; ".join(example["escapes"])
             print(f"ESCAPE {row['name']} {example['number']}: {text}", file=sys.stderr)
+        for example in row["failed"]:
+            print(f"FAILURE {row['name']} {example['number']}: {example['failure']}", file=sys.stderr)
+        for example in row["void_escapes"]:
+            text = "; ".join(example["escapes"])
+            print(f"void {row['name']} {example['number']}: {example['void']}: {text}", file=sys.stderr)
+        if row["too_many_void"]:
+            print(f"VOID {row['name']}: {row['void']} times: {row['voids']}", file=sys.stderr)
 
 
 def orders(
@@ -230,9 +237,10 @@ def _make(
     args: argparse.Namespace, chosen: Sequence[FaultClass], bundle: Path, temporary: Path, journal: Journal
 ) -> bool:
     """Makes the trials that are missing; whether all could be made."""
+    from .summary import counts
     from .workers import Workers
 
-    done = {(row["class"], row["number"]) for row in journal.rows if not row["void"]}
+    done = {(row["class"], row["number"]) for row in journal.rows if counts(row)}
     left = orders(chosen, args.trials, args.seed, done)
     cores = sorted(os.sched_getaffinity(0))
     workers = args.workers or min(2, len(cores))
@@ -258,7 +266,7 @@ def _make(
             if in_a_row >= MOST_VOID * workers:
                 print(f"one void trial after another, the last: {row['void']}", file=sys.stderr, flush=True)
                 return False
-            if not row["void"]:
+            if counts(row):
                 advance(row)
             elif order.tries + 1 < MOST_VOID:
                 queue.append(Order(order.name, order.number, order.tries + 1))
@@ -278,6 +286,8 @@ class _progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from .summary import escapes_of
+
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -295,11 +305,12 @@ class _progress:
         def advance(row: dict[str, Any]) -> None:
             nonlocal count, escapes
             count += 1
-            escapes += bool(row["verdict"]["escapes"])
+            found = escapes_of(row)
+            escapes += bool(found)
             self._bar.update(task, advance=1, escapes=escapes)
-            if row["verdict"]["escapes"]:
-                text = "; ".join(row["verdict"]["escapes"])
-                console.print(f"ESCAPE {row['class']} {row['number']}: {text}", highlight=False)
+            for word, text in (("ESCAPE", "; ".join(found)), ("FAILURE", row["failure"])):
+                if text:
+                    console.print(f"{word} {row['class']} {row['number']}: {text}", highlight=False)
             if not console.is_terminal and (count % 100 == 0 or count == self._total):
                 print(f"{count} of {self._total}, {escapes} escapes", file=sys.stderr, flush=True)
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Outcome = Literal["stop", "park", "coast", "contained", "ride_through"]
-Torque = Literal["held", "off", "any"]
+Torque = Literal["held", "off", "others_held", "any"]
 Room = Literal["process", "policy output", "camera", "motor bus", "computer", "person"]
 
 
@@ -59,7 +59,8 @@ class FaultClass:
     restart: bool = False
     """Whether the run must be started anew after it."""
     torque: Torque = "held"
-    """What the motors must do in the end; `any` where the fault itself decides."""
+    """What the motors must do from the fault to the end; `off`: in the end. `others_held`: all but the one
+    that the fault itself makes limp, whose register stays on; `any`: the fault itself decides."""
     exit_codes: tuple[int, ...] = ()
     """Of vla-run, where the fault ends it."""
     goals: str = "last goal"
@@ -242,13 +243,15 @@ BUS = (
         restart=True, torque="any",
     ),
     FaultClass(
-        "motor_stuck_encoder", "motor bus", "one motor reports the same position for ever",
+        "motor_stuck_encoder", "motor bus", "one motor reports the same position for ever; its own loop "
+        "still sees",
         _how("motor", kind="stuck_encoder", arm_only=True), "contained", "none", (*_PRESSED, *_BODY),
         last_s=1.5,
     ),
     FaultClass(
         "motor_overload", "motor bus", "one motor reports overload and lets go",
-        _how("motor", kind="overload"), "stop", "next read", ("motor_fault",), restart=True, torque="any",
+        _how("motor", kind="overload"), "stop", "next read", ("motor_fault",), restart=True,
+        torque="others_held",
     ),
     FaultClass(
         "motor_temperature", "motor bus", "one motor is too hot: it says so, or its register does",

@@ -20,6 +20,9 @@ SLACK = 1e-3
 """Relative: rounding in the trajectory, the calibration and here."""
 REST_TICKS = 6
 """A goal so near to where a resting joint is moves nothing (half a degree): arming writes such goals."""
+ARMING_TICKS = 23
+"""A joint may be so far from its goal (two degrees) when its torque is switched on: it sinks a little between
+being read and being written to."""
 STILL_TICKS = 2
 STILL_STEPS = 10
 """A joint rests when it has stayed within `STILL_TICKS` for so many steps of the physics (50 ms)."""
@@ -40,6 +43,7 @@ class Escape:
     of stamps granted: commands sent too often.
     `acceleration`: the step from goal to goal changes by more than the acceleration limit allows.
     `torque`: something other than 0 or 1 for the torque register.
+    `arming`: torque switched on with a goal that is not where the joint truly is, or without any.
     `memory`: a write to the EEPROM or its lock.
     `frame`: a damaged frame, or an instruction other than reading and writing."""
     text: str
@@ -61,6 +65,13 @@ class Joint:
     """Ticks from one goal to the next."""
     change: float
     """Ticks by which that may differ from the step before."""
+    park: float = 0.0
+    """The pose in which the arm may be let go, ticks."""
+    lead: float = 0.0
+    """How far a goal may be ahead of the shaft, ticks."""
+    low_end: int = 0
+    high_end: int = 0
+    """The calibrated range, ticks."""
     goal_ns: array[int] = field(default_factory=lambda: array("q"))
     goal_ticks: array[int] = field(default_factory=lambda: array("i"))
     """Every change of the goal."""
@@ -89,6 +100,16 @@ class Joint:
             and max(recent) - min(recent) <= STILL_TICKS
             and abs(goal - recent[-1]) <= REST_TICKS
         )
+
+    def switched_on(self) -> str:
+        """What is wrong with switching torque on now; empty for nothing. Only where it was off."""
+        if self.told_on or self.is_on or not self.recent:
+            return ""
+        if not self.goal_ticks:
+            return "torque on without a goal"
+        goal, true = self.goal_ticks[-1], self.recent[-1]
+        far = abs(goal - true)
+        return f"torque on at {true} with a goal of {goal}" if far > ARMING_TICKS else ""
 
     def begin(self, goal: int, *, resting: bool) -> None:
         """Starts anew from a goal that is no step: torque is off, or the joint rests there."""
@@ -147,6 +168,10 @@ def joint_of(joint: dict[str, Any], row: dict[str, int], period_s: float) -> Joi
         speed=limits["velocity"] * size,
         step=limits["velocity"] * size * period_s + ROUNDING_TICKS,
         change=limits["acceleration"] * size * period_s**2 + CHANGE_ROUNDING_TICKS,
+        park=zero + scale * joint["park"],
+        lead=limits["lead"] * abs(scale),
+        low_end=low,
+        high_end=high,
         low_now=lowest,
         high_now=highest,
     )

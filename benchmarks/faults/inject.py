@@ -1,7 +1,8 @@
 """How each fault is brought about, and undone. `WAYS` is the table; every way says since when it is there.
 
 A way that cannot make sure that its fault is there raises `HarnessError`: such a trial is void, and that is
-known before anybody has looked at what the arm did.
+known before anybody has looked at what the arm did. Where it is the product that was not there to be broken,
+that is a failure of its own (`ProductError`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...drivers.simulated.errors import SimulatorError
 from .classes import Injection
 from .rig import Rig
-from .system import LOOK_S, HarnessError, Run, state_of
+from .system import LOOK_S, HarnessError, ProductError, Run, state_of
 
 CONFIRM_S = 2.0
 MOST_S = "6"
 """No program that loads the computer lives longer, whatever becomes of the campaign."""
 GRIPPER_ID = 6
+DAMAGES = ("drop_byte", "corrupt", "late", "duplicate", "wrong_id")
+"""Faults whose doings the simulator counts; ..."""
+LEAST_DAMAGED = 3
+"""... so many, or they were none."""
+LEAST_CPU_S = 0.1
+"""Programs that load the computer must have had so much of it together."""
+CLOCK_S = 2.0
+"""A stepped clock may be so far from where it was put."""
 
 
 def _nothing() -> None:
@@ -40,6 +50,10 @@ class Injected:
     """Not later than the fault itself: what is measured from here is never too short."""
     detail: str
     mend: Callable[[], None] = _nothing
+    confirm: Callable[[], None] = _nothing
+    """Called before it is mended; raises `HarnessError` where the fault was not truly there."""
+    motor: int = 0
+    """The one that it concerns, if it is one."""
 
 
 Way = Callable[[Rig, Run, random.Random, dict[str, Any]], Injected]
@@ -49,7 +63,9 @@ def inject(injection: Injection, rig: Rig, run: Run, dice: random.Random) -> Inj
     """Breaks something now. Raises `HarnessError`."""
     try:
         return WAYS[injection.way](rig, run, dice, dict(injection.arguments))
-    except (SimulatorError, ProcessLookupError) as error:
+    except ProcessLookupError as error:
+        raise ProductError(f"{injection.way}: the process had ended before the fault") from error
+    except SimulatorError as error:
         raise HarnessError(f"{injection.way}: {error}") from error
 
 
@@ -113,13 +129,21 @@ def _mend_chunks(run: Run) -> None:
 
 def _truth(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, Any]) -> Injected:
     truth = rig.simulator.truth
+    before = truth.statistics()["damaged_answers"]
     at_ns = truth.fault(**arguments)
     detail = " ".join(f"{key}={value}" for key, value in arguments.items())
 
     def mend() -> None:
         truth.clear()
 
-    return Injected(at_ns, detail, mend)
+    def confirm() -> None:
+        count = truth.statistics()["damaged_answers"] - before
+        if count < LEAST_DAMAGED:
+            raise HarnessError(f"only {count} answers were damaged")
+
+    counted = arguments["kind"] in DAMAGES
+    motor = int(arguments.get("id", 0))
+    return Injected(at_ns, detail, mend, confirm if counted else _nothing, motor)
 
 
 def _motor(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, Any]) -> Injected:
@@ -148,7 +172,26 @@ def _load(commands: list[list[str]], detail: str) -> Injected:
                 os.killpg(program.pid, signal.SIGKILL)
             program.wait()
 
-    return Injected(at_ns, detail, mend)
+    def confirm() -> None:
+        ended = [program.returncode for program in programs if program.poll() is not None]
+        if ended:
+            raise HarnessError(f"{detail}: a program had ended with {ended[0]}")
+        used_s = sum(_cpu_s(program.pid) for program in programs)
+        if used_s < LEAST_CPU_S:
+            raise HarnessError(f"{detail}: the programs had only {used_s:.2f} s of the processor")
+
+    return Injected(at_ns, detail, mend, confirm)
+
+
+def _cpu_s(group: int) -> float:
+    """What all processes of a group have had of the processor."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _hog(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, Any]) -> Injected:
@@ -189,7 +232,14 @@ def _step_clock(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, An
     seconds = arguments["seconds"]
     at_ns = time.monotonic_ns()
     _set_clock(rig, seconds)
-    return Injected(at_ns, f"the clock jumps by {seconds:+d} s", lambda: _set_clock(rig, 0))
+
+    def confirm() -> None:
+        for role in ("run", "control", "policy"):
+            off = float(run.answer(role, kind="time")["text"]) - time.time()
+            if abs(off - seconds) > CLOCK_S:
+                raise HarnessError(f"the clock of {role} is off by {off:.0f} s, not by {seconds} s")
+
+    return Injected(at_ns, f"the clock jumps by {seconds:+d} s", lambda: _set_clock(rig, 0), confirm)
 
 
 def _set_clock(rig: Rig, seconds: int) -> None:
@@ -231,7 +281,7 @@ def _ask(rig: Rig, run: Run, dice: random.Random, arguments: dict[str, Any]) -> 
     at_ns = time.monotonic_ns()
     answer = run.ask(arguments["command"])
     if not answer["ok"]:
-        raise HarnessError(f"vla-run refuses {arguments['command']!r}: {answer.get('error')}")
+        raise ProductError(f"vla-run refuses {arguments['command']!r}: {answer.get('error')}")
     return Injected(at_ns, f"asked to {arguments['command']}")
 
 

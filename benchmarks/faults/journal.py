@@ -30,8 +30,8 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, configuration: str, seed: int, machine: Mapping[str, Any]) -> Journal:
-        """Goes on with the file or begins it. Raises `JournalError` for one of another configuration or seed,
-        and `OSError`."""
+        """Goes on with the file or begins it. Raises `JournalError` for one of another configuration, seed or
+        machine, and `OSError`."""
         header = {"format": FORMAT, "configuration": configuration, "seed": seed, "machine": dict(machine)}
         journal = cls(path, header)
         if path.exists() and path.stat().st_size:
@@ -50,6 +50,13 @@ class Journal:
                     f"{self.path} holds trials of another {key} ({header.get(key)}, now {self.header[key]}); "
                     "give another --output, or remove it"
                 )
+        here, there = (_still(of.get("machine", {})) for of in (self.header, header))
+        if here != there:
+            names = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
+            raise JournalError(
+                f"{self.path} holds trials of another machine ({', '.join(names)} differ); "
+                "give another --output"
+            )
         self.header = header
         whole = self.path.read_bytes()
         with self.path.open("r+b") as file:
@@ -70,6 +77,11 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _still(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a machine's description does not change from minute to minute."""
+    return {key: value for key, value in machine.items() if key != "load_average"}
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -21,7 +21,7 @@ from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -42,7 +42,10 @@ POLL_S = 0.005
 
 PHYSICS_S = 0.005
 """Step of the simulator's physics: one truth record each."""
-_TORQUE_ON, _DRIVEN = 1, 2
+TORQUE_ON, DRIVEN = 1, 2
+"""Bits of a truth record."""
+
+AnObserver = TypeVar("AnObserver", bound="Observer")
 
 
 class NotObserved(Exception):
@@ -94,6 +97,8 @@ class Observer:
         self._log = LogReader(path)
         self._frames = HostFrames()
         self._escapes: list[Escape] = []
+        self._frame_ns = array("q")
+        """When goals came for all motors at once, changed or not."""
         self._first_ns = 0
         self.now_ns = 0
         """Stamp of the last record: so far the log has been read."""
@@ -107,7 +112,7 @@ class Observer:
         self._skipped = array("I")
 
     @classmethod
-    def of_robot(cls, path: Path, name: str, **options: Any) -> Observer:
+    def of_robot(cls: type[AnObserver], path: Path, name: str, **options: Any) -> AnObserver:
         """For a robot that comes with Holdfast and has a calibration of its own."""
         folder = Path(__file__).parents[2] / "drivers" / "robots"
         robot = folder / f"{name}.yaml"
@@ -136,6 +141,11 @@ class Observer:
             if time.monotonic() > deadline:
                 raise NotObserved(f"after {timeout_s:g} s the log reaches to {self.now_ns}, wanted {t_ns}")
             time.sleep(POLL_S)
+
+    @property
+    def first_true_ns(self) -> int:
+        """From here on true positions are known; 0 for nowhere."""
+        return self._true_ns[0] if self._true_ns else 0
 
     # -- questions ------------------------------------------------------------------------------------------
 
@@ -208,11 +218,11 @@ class Observer:
     def torque(self, t_ns: int) -> tuple[bool, ...]:
         """Which motors truly drove at a time: powered, switched on, and let go by no protection. As of the
         last physics step before. Raises `NotObserved`."""
-        return tuple(bool(bits & _DRIVEN) for bits in self._torque_bits(t_ns))
+        return tuple(bool(bits & DRIVEN) for bits in self._torque_bits(t_ns))
 
     def torque_register(self, t_ns: int) -> tuple[bool, ...]:
         """Which torque registers were on, whether or not the motor then drove. As `torque`."""
-        return tuple(bool(bits & _TORQUE_ON) for bits in self._torque_bits(t_ns))
+        return tuple(bool(bits & TORQUE_ON) for bits in self._torque_bits(t_ns))
 
     def lag(self, t0_ns: int, t1_ns: int) -> Lag:
         """How far the simulator's physics fell behind between two times: where that is not small against
@@ -247,7 +257,7 @@ class Observer:
         self._late_us.append(late_us)
         self._skipped.append(skipped)
         for joint, ticks, bits in zip(self._joints, row[:n], row[n:], strict=True):
-            on = bool(bits & _TORQUE_ON)
+            on = bool(bits & TORQUE_ON)
             if joint.is_on and not on:
                 joint.told_on = False
             joint.is_on = on
@@ -267,6 +277,9 @@ class Observer:
             text = f"registers from {write.register} := {write.data.hex(' ')}"
             self._escapes.append(Escape(write.stamp_ns, name, "memory", text))
         torque = write.covers(TORQUE_ENABLE)
+        together = not write.alone and write.covers(GOAL_POSITION) is not None
+        if together and (not self._frame_ns or self._frame_ns[-1] != write.stamp_ns):
+            self._frame_ns.append(write.stamp_ns)
         if torque is not None and torque not in (0, 1):
             self._escapes.append(Escape(write.stamp_ns, name, "torque", f"torque register := {torque}"))
         low, high = write.covers(GOAL_POSITION), write.covers(GOAL_POSITION + 1)
@@ -278,6 +291,9 @@ class Observer:
                 raw = (raw & 0xFF if low is None else low) | (raw & 0xFF00 if high is None else high << 8)
                 self._goal(joint, write, raw if raw < MINUS else MINUS - raw)
             if torque is not None:
+                wrong = joint.switched_on() if torque else ""
+                if wrong:
+                    self._escapes.append(Escape(write.stamp_ns, joint.name, "arming", wrong))
                 joint.told_on = torque != 0
 
     def _goal(self, joint: Joint, write: Write, goal: int) -> None:

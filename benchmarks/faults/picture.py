@@ -33,8 +33,8 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
         axes.plot([], [], color=colour, label=label)
     axes.legend(loc="lower right", fontsize=8)
     axes.set_title(
-        f"{summary['escapes']} escapes in {summary['trials']} trials; upper 95 % bound of the rate "
-        f"{100 * summary['escape_rate_upper_95']:.2g} %",
+        f"{summary['escapes']} escapes in {summary['trials']} trials; upper 95 % bound of the rate in the "
+        f"worst class {100 * summary['escape_rate_upper_95_worst_class']:.2g} %",
         fontsize=10,
     )
     figure.savefig(path)

@@ -18,7 +18,7 @@ from typing import Literal
 from ...drivers.simulated.errors import SimulatorError
 from ...drivers.simulated.launch import Simulator, start_simulator
 from .button import Button
-from .system import START_S, HarnessError, Run, RunOptions, small_disk
+from .system import START_S, HarnessError, ProductError, Run, RunOptions, small_disk
 
 WIRE_LOG_BYTES = 48_000_000
 """A longer one is begun anew, with a new simulator: about 25 minutes."""
@@ -164,7 +164,7 @@ class Rig:
             last = [f"{e['code']}: {e['text']}" for e in run.seen[-4:]]
             run.end()
             self._disk.close()
-            raise HarnessError(f"vla-run did not come to its task: {last}; {said}")
+            raise ProductError(f"vla-run did not come to its task: {last}; {said}")
         return run
 
     def _start_simulator(self, variant: Variant) -> None:

@@ -76,6 +76,10 @@ class Saboteur:
                 self._say("done")
             case "ignore":
                 self._ignore(order["code"])
+            case "unguard":
+                self._unguard(order["check"])
+            case "time":
+                self._say("done", repr(time.time()))
             case "spin":
                 self._say("done")
                 _spin(float(order["seconds"]))
@@ -95,6 +99,13 @@ class Saboteur:
         from ...runtime.control.deadlines import REACTIONS, Reaction
 
         REACTIONS[code] = Reaction("count", "taken away by a test of the campaign")
+        self._say("done")
+
+    def _unguard(self, name: str) -> None:
+        """A check of the setpoints is taken away, as `_ignore` takes a reaction."""
+        from ...runtime.control import chain
+
+        chain.SETPOINT_CHECKS = tuple(row for row in chain.SETPOINT_CHECKS if row[0] != name)
         self._say("done")
 
     def _exhaust(self, spare: int) -> None:

@@ -1,7 +1,12 @@
-"""The clean soak: the campaign's policy and nothing broken. Every protective stop is a false one."""
+"""The clean soak: the campaign's policy and nothing broken. Every protective stop is a false one.
+
+In stepped time it drives control's core alone: no process, bus, clock or camera takes part, so it says
+nothing of theirs. In real time it is the whole system. Either way the arm must have moved all the while.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +26,19 @@ from ...runtime.control.state import CoreState, Inbox
 from ...runtime.messages import Arm
 from ..policies import BundlePolicy
 from ..stepped_policy import TASK_ID, SteppedPolicy
+from .goals import TICKS_PER_RAD
 from .rig import Rig
 from .system import GO_ON_S, HarnessError, RunOptions
+from .witness import Witness
 
 LIMIT_NS = 500_000_000
 DELAY_MS = (30, 80)
 """Age of a picture when its chunk arrives, in stepped time: drawn evenly."""
 LOOK_S = 0.2
+STRETCH_S = 2.0
+STRETCH_NS = round(STRETCH_S * 1e9)
+MOVED_RAD = 0.2
+"""In each stretch of the soak some joint must have moved so far, or nothing was tried."""
 
 
 def soak(
@@ -35,13 +46,17 @@ def soak(
 ) -> dict[str, Any]:
     """The document. Raises `HarnessError` where the system does not come up."""
     started = time.monotonic()
-    stops = stepped(bundle, seconds, seed) if virtual else live(bundle, seconds, folder)
+    stops, still = stepped(bundle, seconds, seed) if virtual else live(bundle, seconds, folder)
     hours = seconds / 3600
+    if still:
+        raise HarnessError(f"the arm stood still in {still} of the soak's stretches of {STRETCH_S:g} s")
     return {
         "hours": hours,
         "false_stops": len(stops),
         "false_stops_per_hour": len(stops) / hours,
+        "upper_95_per_hour": upper_rate(len(stops), hours),
         "time": "virtual" if virtual else "real",
+        "scope": "core only" if virtual else "whole system",
         "reasons": sorted(stops),
         "took_s": round(time.monotonic() - started, 1),
         "seed": seed,
@@ -49,16 +64,37 @@ def soak(
     }
 
 
-def live(bundle: Path, seconds: float, folder: Path) -> list[str]:
-    """In real time, with real processes: the stops."""
+def upper_rate(count: int, hours: float) -> float:
+    """The exact upper 95 % bound of a rate per hour (Poisson): 3 in an hour without any."""
+    low, high = 0.0, 20.0 + 4.0 * count
+    for _ in range(100):
+        mean = (low + high) / 2
+        term = total = math.exp(-mean)
+        for k in range(1, count + 1):
+            term *= mean / k
+            total += term
+        low, high = (mean, high) if total > 0.05 else (low, mean)
+    return high / hours
+
+
+def live(bundle: Path, seconds: float, folder: Path) -> tuple[list[str], int]:
+    """In real time, with real processes: the stops, and in how many stretches the arm stood still."""
     stops: list[str] = []
+    still = 0
     with Rig(folder / "soak", RunOptions(bundle, "sim_arm")) as rig:
         run = rig.ready("usual")
         end = time.monotonic() + seconds
         mark = len(run.seen)
+        witness = Witness.of_robot(rig.wire_log, "sim_arm")
+        stretch_ns = time.monotonic_ns() + 2 * STRETCH_NS
         while (left := end - time.monotonic()) > 0:
             event = run.event("stop", min(LOOK_S, left), mark, source="control")
             mark = len(run.seen)
+            witness.read()
+            if event is None and witness.now_ns >= stretch_ns:
+                moved = witness.moving(witness.now_ns - STRETCH_NS, witness.now_ns).true
+                still += max(moved) < MOVED_RAD
+                stretch_ns = witness.now_ns + STRETCH_NS
             if run.process.poll() is not None:
                 raise HarnessError(f"vla-run has ended: {run.output[-500:]}")
             if event is None:
@@ -73,7 +109,9 @@ def live(bundle: Path, seconds: float, folder: Path) -> list[str]:
                     time.sleep(LOOK_S)
             run.look()
             mark = len(run.seen)
-    return stops
+            stretch_ns = time.monotonic_ns() + 2 * STRETCH_NS
+        witness.close()
+    return stops, still
 
 
 class _NoPicture:
@@ -83,8 +121,9 @@ class _NoPicture:
         return np.zeros((96, 96, 3), np.uint8)
 
 
-def stepped(bundle: Path, seconds: float, seed: int) -> list[str]:
-    """In stepped time, through the shipped configuration's own core: the stops."""
+def stepped(bundle: Path, seconds: float, seed: int) -> tuple[list[str], int]:
+    """In stepped time, through the shipped configuration's own core: the stops, and in how many stretches the
+    arm stood still."""
     policy = BundlePolicy(bundle)
     robot = load_robot("sim_arm")
     units = JointUnits(robot, load_calibration(CALIBRATION, robot))
@@ -107,7 +146,9 @@ def stepped(bundle: Path, seconds: float, seed: int) -> list[str]:
     arm: Arm | None = Arm(TASK_ID, False, True, LIMIT_NS, LIMIT_NS)
     pending = tuple(world.present_ticks())
     stops: list[str] = []
-    for _ in range(round(seconds * 1e9 / config.dt_ns)):
+    still, way, last = 0, 0.0, world.present_ticks()
+    stretch = round(STRETCH_NS / config.dt_ns)
+    for tick in range(1, round(seconds * 1e9 / config.dt_ns) + 1):
         joint = _joint(world, units, now_ns)
         chunk = source.poll(world, joint.position, now_ns, state)
         inbox = Inbox(chunk=chunk, arm=arm, heard_policy=True, heard_supervisor=True)
@@ -125,7 +166,11 @@ def stepped(bundle: Path, seconds: float, seed: int) -> list[str]:
         for _ in range(steps):
             world.step(judged=False)
         now_ns += config.dt_ns
-    return stops
+        here = world.present_ticks()
+        way, last = way + max(abs(a - b) for a, b in zip(here, last, strict=True)), here
+        if tick % stretch == 0:
+            still, way = still + (way < MOVED_RAD * TICKS_PER_RAD), 0.0
+    return stops, still
 
 
 def _joint(world: World, units: JointUnits, now_ns: int) -> JointState:

@@ -39,6 +39,10 @@ class HarnessError(Exception):
     """The harness could not do its part; says nothing about the product."""
 
 
+class ProductError(HarnessError):
+    """The product did not do what it must before or after a fault: no void, a failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """What a run is started with, the same for every trial of a campaign."""
@@ -151,24 +155,25 @@ class Run:
                 return int(event["value"])
         raise HarnessError(f"no {role} process was started")
 
-    def latched(self) -> str:
-        """The code in the latch file; empty without one."""
+    def latched(self) -> tuple[str, int]:
+        """The code in the latch file, empty without one, and when it was written (ns, monotonic)."""
         for path in sorted((self.state / "holdfast").glob("stopped-*.json")):
             with contextlib.suppress(OSError, ValueError):
-                return str(json.loads(path.read_text()).get("code", "unknown"))
-        return ""
+                code = str(json.loads(path.read_text()).get("code", "unknown"))
+                return code, path.stat().st_mtime_ns - time.time_ns() + time.monotonic_ns()
+        return "", 0
 
     # What is done to it
 
     def ask(self, command: str, timeout_s: float = 5.0) -> Event:
-        """Through the endpoint; its answer. Raises `HarnessError` where there is none."""
+        """Through the endpoint; its answer. Raises `ProductError` where there is none."""
         try:
             if self._line is None:
                 self._line = Line(self.endpoint, timeout_s)
             return self._line.ask(command, timeout_s)
         except (OSError, NoAnswer) as error:
             self._hang_up()
-            raise HarnessError(f"the endpoint does not answer {command!r}: {error}") from error
+            raise ProductError(f"the endpoint does not answer {command!r}: {error}") from error
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -187,14 +192,16 @@ class Run:
         """A signal to one of the run's own processes."""
         os.kill(self.pid(role), number)
 
-    def order(self, role: str, timeout_s: float = 2.0, wait: bool = True, **order: Any) -> int:
+    def order(self, role: str, timeout_s: float = 2.0, **order: Any) -> int:
         """Tells a saboteur; returns when it was done (ns). Raises `HarnessError` if it does not say so."""
+        return int(self.answer(role, timeout_s, **order)["at_ns"])
+
+    def answer(self, role: str, timeout_s: float = 2.0, **order: Any) -> dict[str, Any]:
+        """As `order`; all that it says."""
         self._orders += 1
         number = self._orders
         (self.orders / f"{role}.json").write_text(json.dumps({**order, "number": number}))
         self.send(role, saboteur.ORDER)
-        if not wait:
-            return time.monotonic_ns()
         done = self.orders / f"{role}.done"
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -203,7 +210,7 @@ class Run:
             if row is not None:
                 if row["what"] != "done":
                     raise HarnessError(f"the saboteur in {role} says {row['what']}: {row['text']}")
-                return int(row["at_ns"])
+                return row
             time.sleep(LOOK_S)
         raise HarnessError(f"the saboteur in {role} did not obey {order} within {timeout_s:g} s")
 

@@ -233,6 +233,7 @@ class SimulatedRobot:
             "skipped_physics_s": self._skipped_steps * World.STEP_S,
             "bad_checksums": self._bus.bad_checksums,
             "answered_requests": self._bus.answered,
+            "damaged_answers": self._bus.damaged,
             "lost_bytes": self.port.lost_bytes,
             "frames": self._frames,
         }

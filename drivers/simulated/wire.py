@@ -64,6 +64,8 @@ class ServoBus:
         self.byte_ns = BITS_PER_BYTE * 1_000_000_000 // baud
         self.bad_checksums = 0
         self.answered = 0
+        self.damaged = 0
+        """Answers that a fault has changed or delayed."""
         self._buffer = bytearray()
         self._last_byte_ns = 0
         self._free_ns = 0
@@ -236,6 +238,7 @@ class ServoBus:
         for name, damage in self._damages.items():
             every = getattr(self.faults, name)
             if every and self.answered % every == 0:
+                self.damaged += 1
                 hit = spoken[self.answered // every % len(spoken)]
                 datas[hit] = damage(datas[hit])
         return datas
@@ -252,6 +255,7 @@ class ServoBus:
         late_ns = 0
         if faults.late_count:
             faults.late_count -= 1
+            self.damaged += 1
             late_ns = round(faults.late_ms * 1e6)
         out: list[Reply] = []
         for reply in replies:

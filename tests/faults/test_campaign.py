@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ TRIES = 4
 @pytest.mark.timeout(CAMPAIGN_S + 30)
 def test_a_small_campaign_has_no_escape(tmp_path: Path):
     done = subprocess.run(
-        [*BENCH, "--trials", "1", "--workers", "2", "--json", "--output", str(tmp_path)],
+        [*BENCH, "--trials", "1", "--workers", "2", "--json", "--allow-missing", "--output", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=CAMPAIGN_S,
@@ -43,7 +44,8 @@ def test_a_small_campaign_has_no_escape(tmp_path: Path):
     possible = [row.name for row in CLASSES if not left_out(row.system)]
     assert [row["name"] for row in summary["classes"]] == possible
     assert summary["trials"] == len(possible) >= 25
-    assert summary["escapes"] == summary["false_stops"] == 0
+    assert summary["escapes"] == summary["false_stops"] == summary["failures"] == 0
+    assert summary["complete"] == (len(possible) == len(CLASSES))
     for row in summary["classes"]:
         if BY_NAME[row["name"]].outcome in ("stop", "coast", "park"):
             assert row["detect_ms"]["max"] <= row["bound_ms"], row
@@ -61,12 +63,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         made.close()
 
 
-def counted(bench: Bench, name: str, ignore: str = "") -> Trial:
-    """A trial that is not void; `ignore`: the condition that control is made to overlook."""
+def counted(bench: Bench, name: str, **sabotage: Any) -> Trial:
+    """A trial that is not void; `sabotage`: what is taken away from control before."""
     for number in range(TRIES):
-        if ignore:
+        if sabotage:
             bench.end_run()
-            bench.rig.ready("usual").order("control", kind="ignore", code=ignore)
+            bench.rig.ready("usual").order("control", **sabotage)
         trial = bench.trial(BY_NAME[name], number, 0)
         if not trial.void:
             return trial
@@ -79,10 +81,18 @@ def counted(bench: Bench, name: str, ignore: str = "") -> Trial:
 )
 def test_a_guard_that_is_missing_is_seen(bench: Bench, code: str, name: str):
     """Control is made to overlook one condition: the campaign must call what follows an escape."""
-    trial = counted(bench, name, ignore=code)
+    trial = counted(bench, name, kind="ignore", code=code)
     bench.end_run()
     assert trial.verdict is not None
     assert "no stop" in trial.verdict.escapes
+
+
+def test_an_arm_that_nobody_keeps_off_the_table_is_seen(bench: Bench):
+    """The check of distances is taken away: the simulated arm truly touches what it must not."""
+    trial = counted(bench, "chunk_sign_flip", kind="unguard", check="distances and workspace")
+    bench.end_run()
+    assert trial.verdict is not None
+    assert any("touch" in escape for escape in trial.verdict.escapes)
 
 
 def test_the_same_trial_without_the_sabotage_is_none(bench: Bench):

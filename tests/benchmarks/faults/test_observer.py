@@ -63,12 +63,13 @@ class Story:
         self,
         ms: float,
         ticks: dict[int, int] | None = None,
-        torque: int = 3,
+        torque: int | dict[int, int] = 3,
         late_us: int = 0,
         skipped: int = 0,
     ) -> None:
+        bits = [torque] * 6 if isinstance(torque, int) else list(torque.values())
         row = {**CENTRE, **(ticks or {})}
-        self.record(ms, 2, struct.pack("<6i6BII", *row.values(), *[torque] * 6, late_us, skipped))
+        self.record(ms, 2, struct.pack("<6i6BII", *row.values(), *bits, late_us, skipped))
 
     def rest(self, start: int, end: int, ticks: dict[int, int] | None = None, torque: int = 3) -> None:
         """Nothing moves from one time to another."""
@@ -620,3 +621,24 @@ def test_a_real_simulator_under_a_few_raw_goals(tmp_path: Path) -> None:
     assert still_ns is not None
     assert held_ns < still_ns < rest_ns
     assert observer.travel_rad(rest_ns, end_ns)[0] > 150 / RAD
+
+
+# -- arming -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("away", "wrong"), [(0, False), (10, False), (-40, True), (300, True)])
+def test_torque_on_with_a_goal_elsewhere_is_an_escape(tmp_path: Path, away: int, wrong: bool) -> None:
+    story = Story()
+    story.rest(1, 500, torque=0)
+    story.host(500, goal(2, CENTRE[2] + away))
+    story.host(501, torque(2, 1))
+    story.rest(505, 600)
+    assert ("arming", "shoulder_lift") in kinds(observe(tmp_path, story)) or not wrong
+    assert bool([kind for kind, _ in kinds(observe(tmp_path, story)) if kind == "arming"]) == wrong
+
+
+def test_torque_on_without_a_goal_is_an_escape(tmp_path: Path) -> None:
+    story = Story()
+    story.rest(1, 500, torque=0)
+    story.host(501, torque(2, 1))
+    assert kinds(observe(tmp_path, story)) == [("arming", "shoulder_lift")]

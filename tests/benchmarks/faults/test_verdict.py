@@ -8,21 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from holdfast.benchmarks.faults.bounds import BOUNDS, MS
 from holdfast.benchmarks.faults.classes import BY_NAME
 from holdfast.benchmarks.faults.listing import example
-from holdfast.benchmarks.faults.observer import Observer
 from holdfast.benchmarks.faults.verdict import Stop, Timeline, Verdict, judge
+from holdfast.benchmarks.faults.watch import says_control_is_gone
+from holdfast.benchmarks.faults.witness import Witness
+from holdfast.drivers.robots.schema import FOLDER
 from tests.benchmarks.faults.test_observer import CENTRE, Story, goals, torque
 
 C = example()
+CALIBRATION = FOLDER / "calibrations" / "sim_arm.json"
 FAULT, NOTICED, REST, WATCHED, RESET, NEXT, END = 1500, 1510, 1620, 2000, 2010, 2110, 2800
 """ms"""
 SPEED, BRAKE = 10, 1
 """Ticks in 10 ms, and by how much that changes in each."""
 SWING = 300
 """Joint 1 goes back and forth about so far."""
+
+
+def at_the_centre(folder: Path) -> Path:
+    """The robot file of sim_arm, but its arm is parked where these tales begin."""
+    document = yaml.safe_load((FOLDER / "sim_arm.yaml").read_text())
+    for joint in document["joints"]:
+        joint["park"] = 0.0
+    path = folder / "robot.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 @dataclass
@@ -40,6 +54,16 @@ class Tale:
     """ms -> by how much joint 1 truly is elsewhere from then on."""
     off_ms: int = 10**6
     """From here on torque is off."""
+    on_ms: int = 10**6
+    """From here on it is on again."""
+    limp: tuple[int, ...] = ()
+    """Motors that do not drive from 1520 ms on, their registers on."""
+    others: dict[int, int] = field(default_factory=dict)
+    """Where other joints are all the time."""
+    home: bool = False
+    """Joint 1 does not brake at `brake_ms`, but goes to the centre and stays there."""
+    missed: range = range(0)
+    """ms in which no goals are sent."""
     line: dict[str, Any] = field(default_factory=dict)
 
     def verdict(self, folder: Path) -> Verdict:
@@ -49,19 +73,28 @@ class Tale:
             if abs(at - CENTRE[1]) > SWING:
                 way = SPEED if at < CENTRE[1] else -SPEED
             wanted = way if ms < self.brake_ms else 0
-            speed += max(-BRAKE, min(BRAKE, wanted - speed))
-            if ms < self.silent_ms:
+            if self.home and ms >= self.brake_ms:
+                left = CENTRE[1] - at
+                wanted = max(-SPEED, min(SPEED, round(left / 8) or (left > 0) - (left < 0)))
+            speed += max(-BRAKE, min(BRAKE, wanted - speed)) if ms not in self.missed else 0
+            if ms < self.silent_ms and ms not in self.missed:
                 at = self.goals.get(ms, at + speed)
                 story.host(ms, goals({**CENTRE, 1: at}))
             if ms == self.off_ms:
                 for motor in CENTRE:
                     story.host(ms, torque(motor, 0))
+            if ms == self.on_ms:
+                for motor in CENTRE:
+                    story.host(ms, torque(motor, 1))
             for part in (1, 6):
                 push = self.pushed.get(ms, push)
-                bits = 3 if ms < self.off_ms else 0
-                story.true(ms + part, {1: at + push}, torque=bits)
+                on = not self.off_ms <= ms < self.on_ms
+                bits = {
+                    motor: 0 if not on else 1 if motor in self.limp and ms >= 1520 else 3 for motor in CENTRE
+                }
+                story.true(ms + part, {**self.others, 1: at + push}, torque=bits)
         (folder / "wire.log").write_bytes(story.data)
-        observer = Observer.of_robot(folder / "wire.log", "sim_arm")
+        observer = Witness(folder / "wire.log", at_the_centre(folder), CALIBRATION)
         observer.read()
         stop = Stop("chunk_bad", NOTICED * MS)
         line = Timeline(
@@ -88,9 +121,11 @@ def coasted(**changes: Any) -> Tale:
 def parked(**changes: Any) -> Tale:
     line = {
         "stop": None, "rest_ns": 0, "reset_ns": 0, "next_ns": 0, "noticed_ns": 1530 * MS,
-        "released_ns": 1801 * MS, "exited_ns": 1900 * MS, "exit_code": 143,
+        "released_ns": 2201 * MS, "exited_ns": 2400 * MS, "watched_ns": 2500 * MS, "exit_code": 143,
     }  # fmt: skip
-    return Tale("sigterm", line={**line, **changes.pop("line", {})}, **{"off_ms": 1800, **changes})
+    return Tale(
+        "sigterm", line={**line, **changes.pop("line", {})}, **{"off_ms": 2200, "home": True, **changes}
+    )
 
 
 def ridden(**changes: Any) -> Tale:
@@ -118,6 +153,103 @@ def test_what_is_measured(tmp_path: Path):
 
 STOP = Stop("chunk_bad", NOTICED * MS)
 LATE = FAULT + round(BOUNDS["next tick"].of(C) / MS)
+SILENT = Stop("policy_silent", NOTICED * MS)
+
+
+def overloaded(**changes: Any) -> Tale:
+    line = {"stop": replace(STOP, code="motor_fault"), "motor": 3, **changes.pop("line", {})}
+    return Tale("motor_overload", limp=changes.pop("limp", (3,)), line=line, **changes)
+
+
+def contained(**changes: Any) -> Tale:
+    line = {"stop": None, "rest_ns": 0, "reset_ns": 0, "next_ns": 0, **changes.pop("line", {})}
+    return Tale("chunk_sign_flip", line=line, brake_ms=10**6, **changes)
+
+
+HOLES: dict[str, tuple[Tale, str]] = {
+    "latched, and driving on until the bound": (
+        Tale("policy_stopped", brake_ms=1880, line={"stop": SILENT, "rest_ns": 2000 * MS}),
+        "was told to go on",
+    ),
+    "latched, and driving on a little longer than it brakes": (stopped(brake_ms=1780), "was told to go on"),
+    "noticed within the slots that nobody missed": (
+        stopped(brake_ms=1620, line={"stop": replace(STOP, at_ns=1600 * MS), "rest_ns": 1760 * MS}),
+        "noticed 80 ms after the bound of 20 ms",
+    ),
+    "the arm goes on although its goals do not": (
+        stopped(pushed={ms: ms - 1530 for ms in range(1530, 2600, 10)}), "went on for",
+    ),
+    "park: torque is cut on the way, and the run says later that it is": (
+        parked(off_ms=1600), "from its park pose",
+    ),
+    "park: the arm is let go in motion": (parked(pushed={2180: 20, 2190: 40}), "let go in motion"),
+    "torque is off for a moment, and on again": (stopped(off_ms=1700, on_ms=1740), "switched off"),
+    "one more motor than the fault's lets go": (overloaded(limp=(3, 4)), "motors [3, 4] let go"),
+    "all motors are switched off, not one": (overloaded(off_ms=1700), "switched off"),
+    "it is sent on without a reset": (stopped(line={"obeyed": ("next",)}), "'next' was obeyed"),
+    "it moves after the fault was mended": (
+        Tale("supervisor_stopped", goals={2450: CENTRE[1]}, line={
+            "stop": replace(STOP, code="supervisor_silent"), "reset_ns": 0, "next_ns": 0, "end_ns": 2600 * MS,
+        }),
+        "while latched",
+    ),
+    "it moves while a reset is refused": (
+        stopped(goals={2450: CENTRE[1]}, line={"reset_ns": 0, "next_ns": 0, "end_ns": 2600 * MS}),
+        "while latched",
+    ),
+    "contained: it lies on the table": (contained(others={2: 2040 + 1000}), "table touch"),
+    "contained: it is bent into itself": (contained(others={3: 2055 + 1040}), "touch"),
+    "contained: truly outside the limits": (contained(pushed={1600: 1400}), "was truly at"),
+    "contained: truly too fast": (contained(pushed={1600: 150, 1610: 300, 1620: 450}), "truly went"),
+    "contained: limp for a moment": (contained(off_ms=1700, on_ms=1740), "switched off"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(HOLES))
+def test_what_a_review_found_unseen_shows_now(what: str, tmp_path: Path):
+    tale, text = HOLES[what]
+    escapes = tale.verdict(tmp_path).escapes
+    assert any(text in escape for escape in escapes), escapes
+
+
+@pytest.mark.parametrize("tale", [overloaded(), contained()], ids=["overloaded", "contained"])
+def test_the_same_without_what_is_wrong_is_no_escape(tale: Tale, tmp_path: Path):
+    verdict = tale.verdict(tmp_path)
+    assert verdict.escapes == ()
+    assert verdict.failure == ""
+
+
+def test_slots_that_were_seen_to_be_missed_are_added_to_the_bound(tmp_path: Path):
+    """Nobody sends a goal for 90 ms, then the stop comes: control was kept waiting, which it may be."""
+    late = stopped(line={"stop": replace(STOP, at_ns=1590 * MS), "rest_ns": 1760 * MS}, brake_ms=1600)
+    late.missed = range(1510, 1600)
+    verdict = late.verdict(tmp_path)
+    assert verdict.escapes == ()
+    assert verdict.missed_ms == 90
+    assert verdict.bound_ms == 110
+    late.line["stop"] = replace(STOP, at_ns=1615 * MS)
+    assert any("noticed 5 ms after" in text for text in late.verdict(tmp_path).escapes)
+
+
+def test_an_arm_that_stood_before_the_fault_proves_nothing(tmp_path: Path):
+    verdict = stopped(brake_ms=1100).verdict(tmp_path)
+    assert "nothing was tried" in verdict.failure
+    assert stopped().verdict(tmp_path).speed_rad_s == pytest.approx(1.5, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "gone"),
+    [
+        ("late", "internal: the control process has been silent for 5.0 s and was killed", True),
+        ("ended", "control process: killed by SIGKILL", True),
+        ("late", "policy does not read: a heartbeat was lost", False),
+        ("late", "no answer within 5 s while starting", False),
+        ("ended", "policy process: exit code 1", False),
+    ],
+)
+def test_only_the_decision_about_control_counts_as_noticed(code: str, text: str, gone: bool):
+    assert says_control_is_gone({"code": code, "text": text}) == gone
+
 
 ESCAPES: dict[str, tuple[Tale, str]] = {
     "a goal outside the limits": (stopped(goals={1550: 200}), "limits"),
@@ -148,7 +280,7 @@ ESCAPES: dict[str, tuple[Tale, str]] = {
     "park: nothing is done": (parked(line={"noticed_ns": 0}), "nothing was done"),
     "park: not released": (parked(line={"released_ns": 0}), "not parked and released"),
     "park: torque on": (parked(off_ms=10**6), "should be off"),
-    "park: a goal after the release": (parked(goals={1950: CENTRE[1]}), "a goal after the release"),
+    "park: a goal after the release": (parked(goals={2350: CENTRE[1] + 9}), "a goal after the release"),
     "park: does not end": (parked(line={"exited_ns": 0, "exit_code": None}), "had not ended"),
     "park: a wrong exit code": (parked(line={"exit_code": 0}), "exit code 0, not 143"),
     "park: a protective stop": (parked(line={"stop": STOP}), "wrong reason: chunk_bad, not none at all"),
