@@ -2,11 +2,11 @@
 and the limits that vla-run prints when a task begins. Nothing here comes from a measurement of the campaign.
 
 All are upper bounds of the time from a fault to the stop that it must lead to. Control's turn is what it may
-take to act at all: two ticks, one to wait for and one to act in. On a machine that stalls it may miss slots,
-so many that more would be a stop of its own (`max_missed_in_a_row`); these are added only where the observer
-sees that they were missed, as a gap between goals on the wire (`missed_ns`). What the policy process must
-notice by itself may take its turn longer: `SILENCE_MARGIN_S` and two inferences, beyond which its silence is
-a stop.
+take to act at all: two ticks, one to wait for and one to act in. A limit of silence is passed one tick after
+it was reached. On a machine that stalls control may miss slots, so many that more would be a stop of its own
+(`max_missed_in_a_row`); these are added only where the observer sees that they were missed, as a gap between
+goals on the wire (`missed_ns`). What the policy process must notice by itself may take its turn longer:
+`SILENCE_MARGIN_S` and two inferences, beyond which its silence is a stop.
 """
 
 from __future__ import annotations
@@ -148,14 +148,16 @@ BOUNDS: dict[str, Bound] = {
         "the supervisor's turn (two heartbeats) and control's", lambda c: 2 * HEARTBEAT_NS + c.turn_ns
     ),
     "policy silence": Bound(
-        "the limit of the policy's silence, and control's turn", lambda c: c.silence_ns + c.turn_ns
+        "the limit of the policy's silence, passed a tick later, and control's turn",
+        lambda c: c.silence_ns + c.tick_ns + c.turn_ns,
     ),
     "supervisor silence": Bound(
-        "the limit of the supervisor's silence, and control's turn",
-        lambda c: SUPERVISOR_SILENCE_NS + c.turn_ns,
+        "the limit of the supervisor's silence, passed a tick later, and control's turn",
+        lambda c: SUPERVISOR_SILENCE_NS + c.tick_ns + c.turn_ns,
     ),
     "joint state": Bound(
-        "the limit of the joint state's age, and control's turn", lambda c: c.joint_age_ns + c.turn_ns
+        "the limit of the joint state's age, passed a tick later, and control's turn",
+        lambda c: c.joint_age_ns + c.tick_ns + c.turn_ns,
     ),
     "frame age": Bound(
         "the limit of a picture's age, a frame's period, the policy's turn and control's",

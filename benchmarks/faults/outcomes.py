@@ -50,7 +50,9 @@ def bound_ns(row: FaultClass, c: Configuration, line: Timeline, witness: Seen) -
     if not bound.controls:
         return most_ns
     longest_ns = most_ns + c.missed_slots * c.tick_ns
-    until_ns = noticed_ns(line) or line.fault_ns + most_ns
+    # Where nobody was left to tell when, the last change of a goal.
+    last_ns = witness.last_command_ns(line.fault_ns, line.judged_ns) if line.stop is not None else None
+    until_ns = noticed_ns(line) or last_ns or line.fault_ns + most_ns
     until_ns = min(until_ns, line.fault_ns + longest_ns, line.judged_ns)
     return most_ns + missed_ns(c, line, witness, line.fault_ns, until_ns)
 

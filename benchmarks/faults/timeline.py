@@ -66,8 +66,8 @@ class Stop:
 
     code: str
     at_ns: int
-    """Its own stamp; where no event tells, when the latch file was written or the endpoint told of it, which
-    is later. 0: nothing tells."""
+    """Its own stamp; where no event can be written, when the endpoint told of it, which is later. 0: nothing
+    tells (only the latch file, which is written at rest)."""
     category: int | None = None
     """None where it is not told: what the wire shows (torque held to the end) stands for it."""
 

@@ -77,8 +77,8 @@ def _measures(row: FaultClass, c: Configuration, line: Timeline, witness: Seen) 
     measured: dict[str, float | None] = {"speed_rad_s": max(ways) / (SPEED_NS / 1e9)}
     if row.outcome == "ride_through":
         return measured
+    most_ns = bound_ns(row, c, line, witness)
     if row.bound != "none":
-        most_ns = bound_ns(row, c, line, witness)
         measured |= {"bound_ms": most_ns / 1e6, "missed_ms": (most_ns - BOUNDS[row.bound].of(c)) / 1e6}
     seen_ns = noticed_ns(line)
     if seen_ns:
@@ -95,8 +95,10 @@ def _measures(row: FaultClass, c: Configuration, line: Timeline, witness: Seen) 
         from_ns = line.fault_ns if row.outcome == "coast" else seen_ns
         measured["overshoot_rad"] = witness.overshoot_rad(from_ns, line.watched_ns)
     elif line.stop is not None:
-        # Nobody was left to say when it was noticed: not later than the last goal changed.
+        # Nobody was left to say when: the last change of a goal stands for it, with the braking before it.
         measured["detect_ms"] = measured["last_command_ms"]
+        if "bound_ms" in measured:
+            measured["bound_ms"] = (most_ns + c.stopping_ns) / 1e6
     return measured
 
 

@@ -62,10 +62,10 @@ def _stop_of(
             rest = run.event("stopped", rest_s, mark, source="control")
             return _stop_from(event), int(rest["t_ns"]) if rest is not None else 0
         if deaf:
-            code, at_ns = run.latched()
+            # Written once the arm is at rest; when it stopped, the wire must tell.
+            code, rest_ns = run.latched()
             if code not in UNFINISHED:
-                time.sleep((c.stopping_ns + c.easing_ns) / 1e9)
-                return Stop(code, at_ns), 0
+                return Stop(code, 0), rest_ns
         if run.process.poll() is not None:
             time.sleep(LOOK_S)
     return None, 0

@@ -89,10 +89,10 @@ def test_a_guard_that_is_missing_is_seen(bench: Bench, code: str, name: str):
 
 def test_an_arm_that_nobody_keeps_off_the_table_is_seen(bench: Bench):
     """The check of distances is taken away: the simulated arm truly touches what it must not."""
-    trial = counted(bench, "chunk_sign_flip", kind="unguard", check="distances and workspace")
+    trial = counted(bench, "chunk_wrong_units", kind="unguard", check="distances and workspace")
     bench.end_run()
     assert trial.verdict is not None
-    assert any("touch" in escape for escape in trial.verdict.escapes)
+    assert any("touch" in escape for escape in trial.verdict.escapes), trial
 
 
 def test_the_same_trial_without_the_sabotage_is_none(bench: Bench):

@@ -74,8 +74,8 @@ def test_bounds_follow_from_what_is_shipped():
     # v/a + 2 a/j of the arm's joints: 3/20 + 2 * 20/400.
     assert c.stopping_ns == 250_000_000
     assert c.stopping_rad[0] == pytest.approx(3 * 0.05 + 3 * (0.15 + 0.05) / 2)
-    assert BOUNDS["policy silence"].of(c) == c.silence_ns + c.turn_ns == 520_000_000
-    assert BOUNDS["joint state"].of(c) == 320_000_000
+    assert BOUNDS["policy silence"].of(c) == c.silence_ns + c.tick_ns + c.turn_ns == 530_000_000
+    assert BOUNDS["joint state"].of(c) == 330_000_000
     # Only slots that were seen to be missed are added, and at most those that are no stop of their own.
     assert c.missed_ns(c.tick_ns) == c.missed_ns(0) == 0
     assert c.missed_ns(4 * c.tick_ns) == 3 * c.tick_ns

@@ -621,24 +621,3 @@ def test_a_real_simulator_under_a_few_raw_goals(tmp_path: Path) -> None:
     assert still_ns is not None
     assert held_ns < still_ns < rest_ns
     assert observer.travel_rad(rest_ns, end_ns)[0] > 150 / RAD
-
-
-# -- arming -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("away", "wrong"), [(0, False), (10, False), (-40, True), (300, True)])
-def test_torque_on_with_a_goal_elsewhere_is_an_escape(tmp_path: Path, away: int, wrong: bool) -> None:
-    story = Story()
-    story.rest(1, 500, torque=0)
-    story.host(500, goal(2, CENTRE[2] + away))
-    story.host(501, torque(2, 1))
-    story.rest(505, 600)
-    assert ("arming", "shoulder_lift") in kinds(observe(tmp_path, story)) or not wrong
-    assert bool([kind for kind, _ in kinds(observe(tmp_path, story)) if kind == "arming"]) == wrong
-
-
-def test_torque_on_without_a_goal_is_an_escape(tmp_path: Path) -> None:
-    story = Story()
-    story.rest(1, 500, torque=0)
-    story.host(501, torque(2, 1))
-    assert kinds(observe(tmp_path, story)) == [("arming", "shoulder_lift")]

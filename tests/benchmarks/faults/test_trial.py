@@ -19,7 +19,7 @@ from holdfast.benchmarks.faults.witness import Witness
 from holdfast.drivers.calibration import load_calibration
 from holdfast.drivers.robots.schema import FOLDER, load_robot
 from holdfast.drivers.units import JointUnits
-from tests.benchmarks.faults.test_observer import CENTRE, Story
+from tests.benchmarks.faults.test_observer import CENTRE, Story, goal, kinds, observe, torque
 
 CALIBRATION = FOLDER / "calibrations" / "sim_arm.json"
 
@@ -76,9 +76,9 @@ def test_an_arm_in_the_table_is_seen_and_a_limp_one_is_not_judged(tmp_path: Path
     robot = load_robot("sim_arm")
     units = JointUnits(robot, load_calibration(CALIBRATION, robot))
     ticks = dict(zip(CENTRE, units.to_ticks((0.0, lift, elbow, 0.0, 0.0, 0.0)), strict=True))
-    for torque, seen in ((3, True), (0, False)):
+    for bits, seen in ((3, True), (0, False)):
         story = Story()
-        story.rest(1, 100, ticks, torque)
+        story.rest(1, 100, ticks, bits)
         found = witness(tmp_path, story)
         touches = found.excesses(1_000_000, found.now_ns)
         assert any("table touch" in text for text in touches) == seen
@@ -105,3 +105,21 @@ def test_a_stretch_is_not_judged_twice(tmp_path: Path):
     assert found.goal_gap_ns(10, 20) == 10
     assert found.next_goals_ns(0) is None
     assert np.array(found.let_go(2_000_000, found.now_ns).off).sum() == 0
+
+
+@pytest.mark.parametrize(("away", "wrong"), [(0, False), (10, False), (-40, True), (300, True)])
+def test_torque_on_with_a_goal_elsewhere_is_an_escape(tmp_path: Path, away: int, wrong: bool) -> None:
+    story = Story()
+    story.rest(1, 500, torque=0)
+    story.host(500, goal(2, CENTRE[2] + away))
+    story.host(501, torque(2, 1))
+    story.rest(505, 600)
+    assert ("arming", "shoulder_lift") in kinds(observe(tmp_path, story)) or not wrong
+    assert bool([kind for kind, _ in kinds(observe(tmp_path, story)) if kind == "arming"]) == wrong
+
+
+def test_torque_on_without_a_goal_is_an_escape(tmp_path: Path) -> None:
+    story = Story()
+    story.rest(1, 500, torque=0)
+    story.host(501, torque(2, 1))
+    assert kinds(observe(tmp_path, story)) == [("arming", "shoulder_lift")]

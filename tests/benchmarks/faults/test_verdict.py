@@ -231,6 +231,18 @@ def test_slots_that_were_seen_to_be_missed_are_added_to_the_bound(tmp_path: Path
     assert any("noticed 5 ms after" in text for text in late.verdict(tmp_path).escapes)
 
 
+def test_a_stop_of_which_only_the_latch_file_tells_is_judged_by_the_wire(tmp_path: Path):
+    """The last change of a goal stands for it, braking is added to the bound; the category is the wire's."""
+    told = replace(STOP, code="policy_silent", at_ns=0, category=None)
+    good = Tale("policy_stopped", line={"stop": told, "rest_ns": 0, "reset_ns": 0, "next_ns": 0})
+    verdict = good.verdict(tmp_path)
+    assert verdict.escapes == ()
+    assert verdict.detect_ms == verdict.last_command_ms
+    assert verdict.bound_ms == (BOUNDS["policy silence"].of(C) + C.stopping_ns) / 1e6
+    good.off_ms = 1900
+    assert any("switched off" in text for text in good.verdict(tmp_path).escapes)
+
+
 def test_an_arm_that_stood_before_the_fault_proves_nothing(tmp_path: Path):
     verdict = stopped(brake_ms=1100).verdict(tmp_path)
     assert "nothing was tried" in verdict.failure
