@@ -116,6 +116,7 @@ POLICY_FAULTS = frozenset(
         "camera_lost",
         "non_finite",
         "over_budget",
+        "joint_state_stale",
     }
 )
 """What the policy process may say that it has noticed."""
