@@ -1,7 +1,7 @@
 """`python -m tests.mutation`: makes mistakes in the safety code and says which ones no test notices.
 
 Results are kept in runs/mutation.jsonl, so that a run which was broken off goes on where it was: until the
-module changes, or the tests, where a mistake had survived them. --fresh forgets them. Exit code 1: a mistake
+module changes, or its tests, or what those import from tests/. --fresh forgets them. Exit code 1: a mistake
 that survivors.yaml does not explain survives, or one that it explains does not any more.
 """
 
@@ -20,7 +20,7 @@ import yaml
 
 from ..house import ROOT
 from .operators import Mutant, mutants
-from .runner import Result, copied, digest, prepare, run
+from .runner import Result, copied, digest, prepare, run, with_helpers
 from .targets import TARGETS
 
 KEPT = ROOT / "runs" / "mutation.jsonl"
@@ -28,7 +28,7 @@ SURVIVORS = Path(__file__).with_name("survivors.yaml")
 Explained = dict[tuple[str, str], str]
 """(module, mistake) -> why it may survive."""
 Digests = dict[str, tuple[str, str]]
-"""Module -> of itself, of its tests."""
+"""Module -> of itself, of its tests with all that they import from tests/."""
 
 
 def explained(path: Path = SURVIVORS) -> Explained:
@@ -66,7 +66,7 @@ def main() -> int:
 
 def _run(chosen: list[Mutant], total: int, args: argparse.Namespace) -> int:
     start = time.monotonic()
-    digests = {m: (digest([m]), digest(TARGETS[m])) for m in {mutant.module for mutant in chosen}}
+    digests = {m: (digest([m]), digest(with_helpers(TARGETS[m]))) for m in {each.module for each in chosen}}
     if args.fresh:
         KEPT.unlink(missing_ok=True)
     outcomes = dict(_kept(chosen, digests))
@@ -116,8 +116,7 @@ def _kept(chosen: list[Mutant], digests: Digests) -> Iterator[tuple[Mutant, str]
         mutant = by_name.get((row["module"], row["mistake"]))
         if mutant is None:
             continue
-        module, tests = digests[mutant.module]
-        if row["of_module"] == module and (row["outcome"] != "survived" or row["of_tests"] == tests):
+        if (row["of_module"], row["of_tests"]) == digests[mutant.module]:
             yield mutant, row["outcome"]
 
 

@@ -32,6 +32,7 @@ GIVEN = ("tests", "pyproject.toml", *ROOMS)
 """What is copied. The tests of documents and of the whole are not run here."""
 LOADED = (
     "hypothesis",
+    "mujoco",
     "numpy",
     "pytest",
     "_pytest.doctest",
@@ -55,7 +56,7 @@ class Result:
 
     mutant: Mutant
     outcome: str
-    """killed, survived, or timeout (which counts as killed)."""
+    """killed, survived, or timeout (which counts as killed): also when it was tried again, alone."""
     seconds: float
 
 
@@ -131,6 +132,21 @@ def run(root: Path, mutants: Iterable[Mutant], tests: dict[str, list[str]], work
     limits: dict[str, float] = {}
     running: dict[int, tuple[Mutant, float]] = {}
     trees: dict[str, ast.Module] = {}
+    slow: list[Mutant] = []
+
+    def begin(mutant: Mutant) -> None:
+        module = mutant.module
+        tree = mutant.applied(trees[module])
+        pid = _fork(lambda: _judge(root, module, tree, tests[module]))
+        running[pid] = (mutant, time.monotonic())
+
+    def in_time() -> Iterator[Result]:
+        for result in _reap(running, limits):
+            if result.outcome == "timeout":
+                slow.append(result.mutant)
+            else:
+                yield result
+
     try:
         for mutant in mutants:
             module = mutant.module
@@ -138,12 +154,15 @@ def run(root: Path, mutants: Iterable[Mutant], tests: dict[str, list[str]], work
                 trees[module] = ast.parse((root / module).read_text())
                 limits[module] = 10.0 + 5.0 * _baseline(root, module, trees[module], tests[module])
             while len(running) >= workers:
-                yield from _reap(running, limits)
-            tree = mutant.applied(trees[module])
-            pid = _fork(lambda m=module, t=tree: _judge(root, m, t, tests[m]))
-            running[pid] = (mutant, time.monotonic())
+                yield from in_time()
+            begin(mutant)
         while running:
-            yield from _reap(running, limits)
+            yield from in_time()
+        # What took too long beside others is tried again alone: the machine may have been busy.
+        for mutant in slow:
+            begin(mutant)
+            while running:
+                yield from _reap(running, limits)
     finally:
         for pid in running:
             os.kill(pid, signal.SIGKILL)
@@ -156,6 +175,19 @@ def digest(names: Iterable[str]) -> str:
     for name in names:
         summed.update((ROOT / name).read_bytes())
     return summed.hexdigest()[:16]
+
+
+def with_helpers(tests: Iterable[str], root: Path = ROOT) -> list[str]:
+    """These files, and all that they import relatively: the helpers of tests are tests, too."""
+    found = list(tests)
+    for name in found:
+        for node in ast.walk(ast.parse((root / name).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                folder = Path(name).parents[node.level - 1].joinpath(*filter(None, [node.module]))
+                paths = [folder.with_suffix(".py"), *(folder / f"{each.name}.py" for each in node.names)]
+                new = [path.as_posix() for path in paths if (root / path).is_file()]
+                found += [path for path in new if path not in found]
+    return found
 
 
 def _reap(running: dict[int, tuple[Mutant, float]], limits: dict[str, float]) -> Iterator[Result]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from ..house import ROOT
+from . import runner
 from .__main__ import every_mutant, explained
 from .operators import mutants
 from .targets import TARGETS
@@ -76,10 +80,44 @@ def test_a_mistake_changes_one_place_and_the_rest_stays() -> None:
 @pytest.mark.parametrize("module", TARGETS)
 def test_every_mistake_in_a_module_has_its_own_name_and_its_tests_are_there(module: str) -> None:
     found = mutants(module, (ROOT / module).read_text())
-    assert len(found) > 50
+    assert len(found) >= 40
     assert len({mutant.key for mutant in found}) == len(found)
     for test in TARGETS[module]:
         assert (ROOT / test).is_file()
+
+
+def test_helpers_of_the_tests_are_part_of_what_a_result_rests_on() -> None:
+    found = runner.with_helpers(TARGETS["runtime/control/stop_inputs.py"])
+    assert found[0] == "tests/runtime/control/test_stop_inputs.py"
+    assert "tests/runtime/control/wire_devices.py" in found
+    found = runner.with_helpers(["tests/runtime/control/test_core_stops.py"])
+    assert {"tests/runtime/control/test_core.py", "tests/runtime/control/world.py"} <= set(found)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_what_took_too_long_is_tried_again_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: bool
+) -> None:
+    """Of three, the first is too slow when it runs beside another one, or whenever it runs."""
+    (tmp_path / "a.py").write_text("A, B, C = 1, 2, 3\n")
+    made = mutants("a.py", "A, B, C = 1, 2, 3\n")[-3:]
+
+    def judge(root: Path, module: str, tree: ast.Module, tests: list[str]) -> int:
+        text = ast.unparse(tree)
+        seen = tmp_path / "seen"
+        if "2, 2, 3" in text and (always or not seen.exists()):
+            seen.touch()
+            time.sleep(20)
+        return 0 if "1, 3, 3" in text else 1
+
+    monkeypatch.setattr(runner, "_judge", judge)
+    monkeypatch.setattr(runner, "_baseline", _no_time)
+    results = list(runner.run(tmp_path, made, {"a.py": []}, workers=2))
+    assert [r.outcome for r in results] == ["survived", "killed", "timeout" if always else "killed"]
+    assert results[-1].mutant is made[0]
+
+
+_no_time: Callable[..., float] = lambda *_: -1.8  # noqa: E731 - leaves a limit of one second
 
 
 def test_what_is_explained_can_still_be_made_and_has_a_reason() -> None:
