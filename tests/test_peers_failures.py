@@ -6,40 +6,39 @@ gate, cameras, clock, codecs and bundle reader; nothing here depends on time pas
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 import threading
-from collections.abc import Callable
+import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from holdfast.drivers.calibration import find_calibration
 from holdfast.drivers.cameras.source import Picture
 from holdfast.drivers.cameras.threaded import ThreadedCamera
+from holdfast.drivers.errors import ConfigError
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.types import StampSource
-from holdfast.runtime.bundle.contract import check_contract
-from holdfast.runtime.bundle.errors import BundleError
-from holdfast.runtime.bundle.reading import load_bundle, sum_line
-from holdfast.runtime.bundle.writing import write_bundle
+from holdfast.drivers.units import JointUnits
 from holdfast.runtime.control.clock import Grid
 from holdfast.runtime.control.core import ControlCore
+from holdfast.runtime.control.gate import FeetechGate, GateDenied, GatePhase
+from holdfast.runtime.control.gate_table import feetech_table
 from holdfast.runtime.control.state import Condition, Inbox
 from holdfast.runtime.messages import Phase, Stop
 from holdfast.runtime.policy.cameras_in import Cameras, FrameFault, FrameLimits
 
-from . import test_peers_failures_of_servers
+from . import test_peers_failures_of_bundles, test_peers_failures_of_servers
 from .house import ROOT
 from .peers_bench import comes_to_rest, running
-from .runtime.bundle.conftest import FILES, make_spec
 from .runtime.control.test_core import HERE, ramp
 from .runtime.control.world import MS, Bench, arm, chunk, config
 from .runtime.policy.test_cameras_in import LIMITS, ScriptedCamera
+from .runtime.policy.test_loop import Rig
 from .runtime.test_sequence import Play, S
 
 FAULTS = "tests/runtime/test_faults_e2e.py"
@@ -57,8 +56,10 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("physicalai", "NaN chunk", "NaN commands sent; uncalibrated: to tick 0, exit 0", "nan_chunk",
+    Row("physicalai", "NaN chunk", "NaN commands sent", "nan_chunk",
         f"{FAULTS}::test_an_output_of_nan"),
+    Row("physicalai", "NaN chunk, uncalibrated arm", "all joints are driven to tick 0, exit 0",
+        "nan_uncalibrated", f"{FAULTS}::test_no_calibration"),
     Row("physicalai", "target far from rest", "sent whole in the first write", "target_far_from_rest"),
     Row("physicalai", "camera error", "stale frame for ever", "camera_error",
         f"{FAULTS}::test_a_camera_that_fails"),
@@ -92,18 +93,20 @@ ROWS = (
     Row("tether", "NaN", "becomes a chunk of zeros: go to the zero pose", "nan_is_no_zero",
         f"{FAULTS}::test_an_output_of_nan"),
     Row("tether", "velocity limits", "stored and never enforced, later without dt", "velocity_is_enforced"),
-    Row("tether", "a missing dependency", "empties the limits and 100 rad passes as safe", "empty_limits"),
+    Row("tether", "a missing dependency", "empties the limits", "missing_dependency"),
+    Row("tether", "empty limits", "100 rad passes as safe", "empty_limits"),
     Row("tether", "instruction", "truncated at 16 tokens; without tokenizer no effect", "instruction",
         f"{FAULTS}::test_an_unknown_word_in_the_instruction"),
-    Row("tether", "first run", "telemetry, binds 0.0.0.0, hangs offline in hub retries", "no_network"),
+    Row("tether", "first run", "telemetry, binds 0.0.0.0, hangs offline in hub retries", "no_network",
+        "tests/runtime/test_network_e2e.py::test_a_run_talks_to_its_camera_and_to_nobody_else"),
     Row("tether", "first run", "failures with exit code 0", "exit_codes", f"{FAULTS}::test_missing_camera"),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.tool}: {row.test}")
 def test_every_row_has_its_test(row: Row) -> None:
-    room = globals() if row.tool == "physicalai" else vars(test_peers_failures_of_servers)
-    assert callable(room[f"test_{row.test}"])
+    rooms = (globals(), vars(test_peers_failures_of_bundles), vars(test_peers_failures_of_servers))
+    assert sum(callable(room.get(f"test_{row.test}")) for room in rooms) == 1
     if row.whole:
         file, name = row.whole.split("::")
         assert re.search(rf"^def {name}\b", (ROOT / file).read_text(), re.MULTILINE), row.whole
@@ -119,6 +122,27 @@ def test_nan_chunk() -> None:
     comes_to_rest(bench)
     assert all(map(math.isfinite, (value for point in bench.setpoints for value in point)))
     assert bench.setpoints[-1] != (0.0, 0.0, 0.0)
+
+
+def test_nan_uncalibrated(tmp_path: Path) -> None:
+    """No torque without a calibration; and with one, what is no number is no tick, and not tick 0."""
+    robot = load_robot("so101")
+    with pytest.raises(ConfigError, match="Without one no torque is given"):
+        find_calibration(robot, environ={"HF_LEROBOT_CALIBRATION": str(tmp_path)})
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_calibration(robot, tmp_path / "nothing.json")
+    units = JointUnits(robot, find_calibration(load_robot("sim_arm")))
+    start = [joint.start for joint in robot.joints]
+    table = feetech_table(robot, units, start)
+    for joint, motor_id in enumerate(robot.motor_ids):
+        with pytest.raises(ValueError, match="nan"):
+            units.to_ticks([math.nan if i == joint else value for i, value in enumerate(start)])
+        gate = FeetechGate()
+        gate.load(table)
+        gate.phase = GatePhase.RUN
+        to_zero = bytes([motor_id, 5, 3, 42, 0, 0])
+        with pytest.raises(GateDenied, match="0 to register 42"):
+            gate(b"\xff\xff" + to_zero + bytes([~sum(to_zero) & 0xFF]))
 
 
 def test_target_far_from_rest() -> None:
@@ -168,10 +192,10 @@ def test_frozen_camera() -> None:
 
 
 class Stalled:
-    """A source that delivers one picture and then blocks, as a V4L2 device does for seconds."""
+    """A source that delivers one picture and then blocks, as a V4L2 device does: whoever asks it to end."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        self._clock = clock
+    def __init__(self, over: threading.Event) -> None:
+        self._over = over
         self._delivered = False
 
     def open(self) -> None:
@@ -179,12 +203,11 @@ class Stalled:
 
     def read(self, halt: threading.Event) -> Picture | None:
         if self._delivered:
-            halt.wait(20)
+            self._over.wait(60)
             return None
         self._delivered = True
-        now = self._clock()
         image = np.linspace(0, 255, 48, dtype=np.uint8).reshape(4, 4, 3)
-        return Picture(image, now, StampSource.KERNEL, now)
+        return Picture(image, 5 * MS, StampSource.KERNEL, 5 * MS)
 
     def close(self) -> None:
         pass
@@ -192,27 +215,60 @@ class Stalled:
 
 def test_camera_stall() -> None:
     """The loop waits as long as it wants to, not as long as the device does; then the age is a stop."""
-    camera = ThreadedCamera("front", "stalled", lambda: Stalled(lambda: 5 * MS))
+    over = threading.Event()
+    camera = ThreadedCamera("front", "stalled", lambda: Stalled(over))
     cameras = Cameras({"front": camera}, FrameLimits(300 * MS, 300 * MS, 5, 4.0))
     cameras.start()
     try:
         assert cameras.next(0.01, 6 * MS) is not None
-        assert cameras.next(0.01, 7 * MS) is None
+        begun = time.monotonic()
+        for i in range(20):
+            assert cameras.next(0.01, (7 + i) * MS) is None
+        took_s = time.monotonic() - begun
+        assert took_s < 20 * 0.1, "not 2 s per tick"
         with pytest.raises(FrameFault) as caught:
             cameras.next(0.01, 400 * MS)
         assert caught.value.code == "frame_age"
+        assert not over.is_set(), "the device blocks all this time"
     finally:
+        over.set()
         cameras.close()
+    bench = running()
+    bench.tick(Inbox(conditions=(Condition(caught.value.code, str(caught.value)),)))
+    assert bench.stop_code() == "frame_age"
+    comes_to_rest(bench)
 
 
 def test_inference_hangs() -> None:
-    """The heartbeat comes from the loop that infers, so a loop that hangs falls silent."""
-    bench = running()
-    bench.beats = False
-    for _ in range(35):
-        bench.tick(Inbox(heard_supervisor=True))
-    assert bench.stop_code() == "policy_silent"
-    assert bench.state.latched
+    """The heartbeat comes from the loop that infers: while the backend does not return, control hears
+    nothing. What the real loop sent in each 10 ms is what the real core hears in its tick."""
+    rig, over = Rig(), threading.Event()
+    try:
+        rig.start()
+        bench = running()
+        bench.beats = False
+        hanging = threading.Event()
+
+        def hang() -> None:
+            hanging.set()
+            over.wait(60)
+
+        rig.session.meanwhile = hang
+        rig.until(hanging.is_set)
+        rig.turn()
+        ticks = 0
+        while not bench.state.latched:
+            rig.from_control.clear()
+            rig.turn()
+            bench.tick(Inbox(heard_supervisor=True, heard_policy=bool(rig.from_control)))
+            ticks += 1
+            assert ticks < 60, "the policy was heard although it hangs"
+        assert not over.is_set()
+        assert bench.stop_code() == "policy_silent"
+        comes_to_rest(bench)
+    finally:
+        over.set()
+        rig.close()
 
 
 def test_motor_power_lost() -> None:
@@ -299,56 +355,6 @@ def test_duration() -> None:
             play.wait(1 / steps_a_second)
             assert play.now - begun < 12 * S
         assert (play.now - begun) / S == pytest.approx(8.0, abs=1.01)
-
-
-def _edited(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Somebody edits the manifest, and makes its sum fit."""
-    content = json.loads((path / "bundle.json").read_text())
-    change(content)
-    raw = json.dumps(content).encode()
-    (path / "bundle.json").write_bytes(raw)
-    (path / "bundle.sha256").write_bytes(sum_line(hashlib.sha256(raw).hexdigest()))
-    return path
-
-
-def _other_file(content: dict[str, Any]) -> None:
-    content["files"][0]["path"] = "graphs/other.onnx"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content.update(version=2),
-        lambda content: content.update(format="policy_package"),
-        _other_file,
-        lambda content: content["files"][0].update(sha256="0" * 64),
-    ],
-)
-def test_bundle(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    made = write_bundle(tmp_path / "tiny.vla", make_spec(), FILES)
-    spec = load_bundle(made).spec
-    robot = load_robot("sim_arm")
-    assert all(row.ok for row in check_contract(spec, robot, ["front"]))
-    swapped = make_spec()
-    for part in ("state", "action"):
-        names = [element["name"] for element in swapped[part]["elements"]]
-        for element, name in zip(swapped[part]["elements"], reversed(names), strict=True):
-            element["name"] = name
-    other = load_bundle(write_bundle(tmp_path / "swapped.vla", swapped, FILES)).spec
-    assert not all(row.ok for row in check_contract(other, robot, ["front"])), "the order of the joints"
-    with pytest.raises(BundleError):
-        load_bundle(_edited(made, change))
-
-
-@pytest.mark.parametrize("key", ["class_path", "runner", "init_args"])
-def test_bundle_executes_nothing(tmp_path: Path, key: str) -> None:
-    made = write_bundle(tmp_path / "tiny.vla", make_spec(), FILES)
-
-    def names_code(content: dict[str, Any]) -> None:
-        content["program"][key] = "os.system"
-
-    with pytest.raises(BundleError, match=key):
-        load_bundle(_edited(made, names_code))
 
 
 def test_a_person_who_arms_again_is_obeyed() -> None:

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.drivers.calibration import find_calibration
+from holdfast.drivers.feetech.bus import allow_all
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.units import JointUnits
+from holdfast.runtime import cli
 from holdfast.runtime.bundle.schema import ClosedVocabulary
-from holdfast.runtime.control import chain
+from holdfast.runtime.bundle.writing import write_bundle
+from holdfast.runtime.channel import Channel, channel_pair
+from holdfast.runtime.control import chain, process
+from holdfast.runtime.control.arming import Refused
 from holdfast.runtime.control.config import core_config
 from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.executor import Target
 from holdfast.runtime.control.gate import FeetechGate, GateDenied, GatePhase
 from holdfast.runtime.control.gate_table import feetech_table
+from holdfast.runtime.control.loop import ControlLoop
+from holdfast.runtime.control.process import Settings
 from holdfast.runtime.control.smoother import LOOKAHEAD_S, Motion, SmootherError
 from holdfast.runtime.control.state import Condition, Inbox
 from holdfast.runtime.envelope import decode
-from holdfast.runtime.exit_codes import ExitCode
+from holdfast.runtime.exit_codes import AskCode, ExitCode
 from holdfast.runtime.histogram import WINDOW_S, Recorder
 from holdfast.runtime.messages import MessageError, Phase
 from holdfast.runtime.policy.words import InstructionError, encode_words
+from holdfast.runtime.verdict import Verdict
 
 from .house import ROOT, closure, modules, within
 from .peers_bench import comes_to_rest, running
+from .runtime.bundle.conftest import FILES, make_spec
+from .runtime.control.shapes import with_body
 from .runtime.control.test_core import HERE
 from .runtime.control.world import MS, Bench, chunk, config
 
@@ -105,15 +119,63 @@ def test_bus_drops() -> None:
 # tether
 
 
-def test_banner() -> None:
-    """Each check that a setpoint meets stands in the list that the banner is printed from, and works."""
-    settings = config()
-    core = ControlCore(settings)
-    names = [name for name, _ in chain.SETPOINT_CHECKS]
-    assert {"position", "velocity", "acceleration", "jerk", "stopping distance"} <= set(names)
-    beyond = Motion.at_rest((9.0, 0.0, 50.0))
-    violation = chain.check_setpoint(Motion.at_rest(HERE), beyond, settings, core.tools)
-    assert violation is not None
+def live_loop(tmp_path: Path) -> ControlLoop:
+    """Control as its process builds it for the simulated arm; nothing is opened."""
+    channels = [Channel(end, 1) for end in channel_pair()]
+    settings = Settings(
+        session=1, robot="sim_arm", calibration=str(find_calibration(load_robot("sim_arm")).path),
+        arm="serial:/dev/null", control_hz=None, rt="off", dry_run=True, write_gains=False, reset_latch=False,
+        state_dir=str(tmp_path), chunk_steps=8, chunk_dt_ns=50 * MS, strategy="newest", ema_s=0.0, cpu=None,
+        tool_speed_m_s=0.25,
+    )  # fmt: skip
+    return process._build(settings, load_robot("sim_arm"), channels[0], channels[1])
+
+
+def motion(
+    position: Any = (0.0, 0.0, 50.0), velocity: Any = (0, 0, 0), acceleration: Any = (0, 0, 0)
+) -> Motion:
+    return Motion(tuple(position), tuple(velocity), tuple(acceleration))
+
+
+LOW_HAND, LOWER_HAND = motion((0.0, -0.74, 50.0)), motion((0.0, -0.755, 50.0))
+"""Of the arm of `shapes`, whose clearance to the floor ends in between."""
+REFUSED = {
+    "position": (motion((0.99, 0.0, 50.0)), motion((1.001, 0.0, 50.0)), "position_limit"),
+    "velocity": (motion(), motion((0.021, 0.0, 50.0)), "velocity_limit"),
+    "acceleration": (motion(), motion(acceleration=(15.1, 0.0, 0.0)), "acceleration_limit"),
+    "jerk": (motion(), motion(acceleration=(3.1, 0.0, 0.0)), "jerk_limit"),
+    "stopping distance": (
+        motion((0.979, 0.0, 50.0), (1.0, 0.0, 0.0)),
+        motion((0.989, 0.0, 50.0), (1.0, 0.0, 0.0)),
+        "stopping_distance",
+    ),
+    "tool speed": (motion(), motion((0.005, 0.0, 50.0)), "tool_speed"),
+    "distances and workspace": (LOW_HAND, LOWER_HAND, "table_collision"),
+}
+"""Check -> a step that it must refuse, and by which code."""
+
+
+@pytest.mark.parametrize("name", [name for name, _ in chain.SETPOINT_CHECKS])
+def test_banner(name: str, tmp_path: Path) -> None:
+    """What the banner shows is read off the live objects; and each check in it refuses what it should."""
+    loop = live_loop(tmp_path)
+    shown = process.guards(loop)
+    assert f"{name}: checked on every setpoint" in shown
+    assert "tool speed: at most 250 mm/s" in shown
+    settings = with_body(tool_speed_m_s=0.25 if name == "tool speed" else None)
+    before, after, code = REFUSED[name]
+    found = chain.check_setpoint(before, after, settings, ControlCore(settings).tools)
+    assert found is not None
+    assert found.code == code
+    alone = dict(chain.SETPOINT_CHECKS)[name](before, after, settings, ControlCore(settings).tools)
+    assert alone == found, "it is this check that refuses"
+    # A guard that is requested and not attached is no start.
+    loop.arm.guard = allow_all
+    with pytest.raises(Refused, match="gate is not attached"):
+        process.guards(loop)
+
+
+def test_banner_of_the_gate() -> None:
     gate = FeetechGate()
     robot = load_robot("sim_arm")
     units = JointUnits(robot, find_calibration(robot))
@@ -155,6 +217,24 @@ def test_velocity_is_enforced(hz: int) -> None:
         after = Motion((HERE[0] + speed / hz, *HERE[1:]), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
         violation = chain.check_velocity(Motion.at_rest(HERE), after, settings, core.tools)
         assert (violation is not None) is refused
+
+
+@pytest.mark.parametrize("library", ["mujoco", "ruckig"])
+def test_missing_dependency(library: str) -> None:
+    """Where what the limits need cannot be imported, there is no core: not one without limits."""
+    script = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "from tests.runtime.control.shapes import with_body\n"
+        "from holdfast.runtime.control.core import ControlCore\n"
+        "ControlCore(with_body())\n"
+        "print('started')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode != 0
+    assert "started" not in done.stdout
+    assert library in done.stderr.splitlines()[-1].lower()
 
 
 def test_empty_limits() -> None:
@@ -199,8 +279,51 @@ def test_no_network() -> None:
         assert "AF_INET" not in path.read_text(), path
 
 
-def test_exit_codes() -> None:
-    assert ExitCode.FINISHED == 0
-    failures = [code for code in ExitCode if code != ExitCode.FINISHED]
-    assert len(failures) >= 4
-    assert all(code != 0 for code in failures)
+FAILURES = {
+    "no such option": (["--safety-config", "x"], ExitCode.USAGE),
+    "a value that cannot be": (["b.vla", "--control-hz", "-1"], ExitCode.USAGE),
+    "no arm": (["{bundle}", "--camera", "/dev/video97"], ExitCode.USAGE),
+    "no camera": (["{bundle}", "--arm", "serial:/dev/null", "--task", "touch the cube"], ExitCode.USAGE),
+    "no bundle": (["nothing.vla", "--arm", "serial:/dev/null", "--camera", "x"], ExitCode.REFUSED),
+    "no robot": (
+        ["{bundle}", "--arm", "serial:/dev/null", "--camera", "x", "--robot", "nobody"],
+        ExitCode.REFUSED,
+    ),
+    "no recording": (["--explain", "nothing.flight"], ExitCode.USAGE),
+    "nobody to ask": (["--ask", "stop"], AskCode.NOBODY),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_exit_codes(
+    failure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real command line, each with a real failure: the documented code, and a line that says why."""
+    arguments, expected = FAILURES[failure]
+    bundle = write_bundle(tmp_path / "tiny.vla", make_spec(), FILES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    try:
+        code = cli.main([word.format(bundle=bundle) for word in arguments])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == expected != 0
+    said = capfd.readouterr().err
+    assert said.strip()
+    assert "Traceback" not in said
+
+
+def test_every_end_but_one_has_a_code_that_is_not_zero() -> None:
+    verdicts = {
+        "refused": lambda verdict: verdict.refuse("x"),
+        "internal": lambda verdict: verdict.internal("x"),
+        "stopped": lambda verdict: verdict.stop("x"),
+        "policy lost": lambda verdict: setattr(verdict, "policy_lost", True),
+        "signal": lambda verdict: setattr(verdict, "signal", signal.SIGTERM),
+    }
+    assert Verdict().exit_code == ExitCode.FINISHED == 0
+    for name, happens in verdicts.items():
+        verdict = Verdict()
+        happens(verdict)
+        assert verdict.exit_code != 0, name

@@ -32,7 +32,6 @@ GIVEN = ("tests", "pyproject.toml", *ROOMS)
 """What is copied. The tests of documents and of the whole are not run here."""
 LOADED = (
     "hypothesis",
-    "mujoco",
     "numpy",
     "pytest",
     "_pytest.doctest",
@@ -40,6 +39,7 @@ LOADED = (
     "yaml",
     "holdfast.drivers.arm",
     "holdfast.drivers.calibration",
+    "holdfast.drivers.physics",
     "holdfast.drivers.robots.schema",
     "holdfast.drivers.units",
     "holdfast.runtime.budgets",
@@ -122,6 +122,7 @@ def prepare() -> None:
         del sys.modules[name]
     for name in LOADED:
         importlib.import_module(name)
+    sys.modules["holdfast.drivers.physics"].load_mujoco()
 
 
 def run(root: Path, mutants: Iterable[Mutant], tests: dict[str, list[str]], workers: int) -> Iterator[Result]:
