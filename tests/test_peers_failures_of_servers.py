@@ -283,7 +283,10 @@ FAILURES = {
     "no such option": (["--safety-config", "x"], ExitCode.USAGE),
     "a value that cannot be": (["b.vla", "--control-hz", "-1"], ExitCode.USAGE),
     "no arm": (["{bundle}", "--camera", "/dev/video97"], ExitCode.USAGE),
-    "no camera": (["{bundle}", "--arm", "serial:/dev/null", "--task", "touch the cube"], ExitCode.USAGE),
+    "no serial port": (
+        ["{bundle}", "--arm", "serial:/dev/null", "--task", "touch the cube"],
+        ExitCode.REFUSED,
+    ),
     "no bundle": (["nothing.vla", "--arm", "serial:/dev/null", "--camera", "x"], ExitCode.REFUSED),
     "no robot": (
         ["{bundle}", "--arm", "serial:/dev/null", "--camera", "x", "--robot", "nobody"],

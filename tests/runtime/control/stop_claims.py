@@ -12,21 +12,11 @@ from holdfast.runtime.control.smoother import KinematicLimits, Motion, Smoother
 from holdfast.runtime.control.state import CoreState
 from holdfast.runtime.messages import Phase
 
-from .stop_model import MOVING, Step
+from .stop_events import AT_ONCE, STRAIN_NS, STRAINS
+from .stop_model import MOVING, OF_THE_POLICY, SILENCE, Step
 from .world import MS
 
 STOPS = (Phase.STOPPING, Phase.STOPPED, Phase.RELEASED)
-OF_THE_POLICY = {
-    "policy_lost",
-    "policy_silent",
-    "policy_error",
-    "frame_age",
-    "frozen_camera",
-    "black_camera",
-    "camera_lost",
-    "non_finite",
-}
-"""Once the run is ending these are no reason to stop: parking follows no policy (docs/safety.md)."""
 _EXACT = 1e-9
 _NEAR = 1e-6
 
@@ -43,10 +33,8 @@ def every_stop_row_stops_in_the_same_tick(core: ControlCore, step: Step) -> Iter
     if after.motion is None or before.phase == Phase.RELEASED:
         return
     codes = step.event.stop_codes
-    if step.event.sample == "faulty":
-        codes.append("motor_fault")
-    if step.event.sample == "torn":
-        codes.append("following_error")
+    if step.event.sample in AT_ONCE:
+        codes.append(AT_ONCE[step.event.sample])
     for code in codes:
         if after.quitting is not None and code in OF_THE_POLICY:
             if not before.latched and after.stop is not None and after.stop.code == code:
@@ -54,6 +42,32 @@ def every_stop_row_stops_in_the_same_tick(core: ControlCore, step: Step) -> Iter
             continue
         if not after.latched or after.phase not in STOPS:
             yield f"{code} does not stop"
+
+
+def a_strain_that_lasts_stops(core: ControlCore, step: Step) -> Iterator[str]:
+    """Load, current, the force of a gripper: for longer than allowed."""
+    before, after, strain = step.before.state, step.after.state, step.after.strain
+    if after.motion is None or before.phase == Phase.RELEASED or step.event.sample not in STRAINS:
+        return
+    assert strain is not None
+    # Noticed before torque it counts as well; a reset begins anew.
+    if step.after.now_ns - strain[1] > STRAIN_NS and not (after.latched and after.phase in STOPS):
+        yield f"{STRAINS[step.event.sample]} for too long does not stop"
+
+
+def who_falls_silent_stops_the_arm(core: ControlCore, step: Step) -> Iterator[str]:
+    """The supervisor at any time, and then the run ends; the policy while its chunks are followed. Each by
+    itself: hearing the other one does not help."""
+    before, after, now_ns = step.before.state, step.after.state, step.after.now_ns
+    if after.motion is None or before.phase == Phase.RELEASED:
+        return
+    if now_ns - step.after.supervisor_ns > 1_000 * MS:
+        if not after.latched or after.phase not in STOPS:
+            yield "the supervisor is silent and nothing stops"
+        if after.quitting != "here":
+            yield "the supervisor is silent and the run goes on"
+    if after.phase == Phase.RUN and now_ns - step.after.policy_ns > SILENCE:
+        yield "the policy is silent and its chunks are followed"
 
 
 def a_bad_chunk_stops_where_chunks_are_followed(core: ControlCore, step: Step) -> Iterator[str]:
@@ -88,6 +102,8 @@ def a_reset_is_refused_while_the_fault_stands(core: ControlCore, step: Step) -> 
         joint = after.joint
         if joint is None or any(joint.faults):
             yield "a reset was accepted while a motor reports a fault"
+        elif step.event.sample in ("hot", "sagging"):
+            yield f"a reset was accepted in a tick whose sample is {step.event.sample}"
         elif after.now_ns - joint.stamp_ns > core.config.joint_state_max_age_ns:
             yield "a reset was accepted without a fresh sample"
         elif after.now_ns - step.after.pressed_ns < 200 * MS:
@@ -245,6 +261,8 @@ def a_run_ends_at_rest_and_as_the_robot_file_says(core: ControlCore, step: Step)
 CLAIMS: tuple[Callable[[ControlCore, Step], Iterator[str]], ...] = (
     on_a_latched_stop_nothing_is_followed,
     every_stop_row_stops_in_the_same_tick,
+    a_strain_that_lasts_stops,
+    who_falls_silent_stops_the_arm,
     a_bad_chunk_stops_where_chunks_are_followed,
     a_latch_opens_only_by_a_reset_at_rest,
     a_reset_is_refused_while_the_fault_stands,

@@ -12,29 +12,24 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 from holdfast.drivers.types import JointState
 from holdfast.runtime.control.config import CoreConfig
 from holdfast.runtime.control.core import ControlCore
-from holdfast.runtime.control.deadlines import EASE_WAIT_NS, REACTIONS, STOP_INPUT_NS, stops
+from holdfast.runtime.control.deadlines import EASE_WAIT_NS, STOP_INPUT_NS, stops
 from holdfast.runtime.control.settle import at_rest
-from holdfast.runtime.control.state import Condition, CoreState, Inbox, Output
+from holdfast.runtime.control.state import CoreState, Output
 from holdfast.runtime.messages import Phase
 
-from .world import MS, arm, chunk, config, joint_state
+from .stop_events import DT_NS, STRAIN_NS, STRAINS, Event, every_event
+from .world import MS, chunk, config, joint_state
 
-DT_NS = 20 * MS
-GAP_NS = 3_000 * MS
 LONGEST = 250
 """Ticks that an event lets pass while nothing discrete changes; the arm has `ARRIVAL_NS` to arrive."""
 HOME = (0.2, -0.3, 10.0)
 SILENCE = 300 * MS
-KINDS = {code: row.kind for code, row in REACTIONS.items()}
-"""As they stood before a test made a mistake in them."""
 MOVING = (Phase.RUN, Phase.RETURN)
-Sample = Literal["fresh", "missing", "faulty", "stuck", "pushed", "torn", "loaded"]
 
 
 def model_config(**changes: object) -> CoreConfig:
@@ -43,7 +38,10 @@ def model_config(**changes: object) -> CoreConfig:
         **{
             "dt_ns": DT_NS,
             "joint_state_max_age_ns": 60 * MS,
-            "load_ns": 200 * MS,
+            "load_ns": STRAIN_NS,
+            "current_a": 1.0,
+            "current_ns": STRAIN_NS,
+            "grip": (None, None, (0.6, STRAIN_NS)),
             "max_starved": 2,
             "lead": (0.2, 0.2, 101.0),
             "following_error": (0.5, 0.5, 102.0),
@@ -51,26 +49,6 @@ def model_config(**changes: object) -> CoreConfig:
             **changes,
         }
     )
-
-
-@dataclass(frozen=True)
-class Event:
-    """What one tick, or a stretch of alike ones, brings."""
-
-    name: str
-    inbox: Inbox = field(default_factory=Inbox)
-    sample: Sample = "fresh"
-    rows: Literal["none", "near", "far", "nan", "stale", "other", "again"] = "none"
-    """The chunk that comes, if any."""
-    step_ns: int = DT_NS
-    peers: bool = True
-    """Whether policy and supervisor are heard."""
-    lasts: bool = False
-    """Goes on until something discrete changes."""
-
-    @property
-    def stop_codes(self) -> list[str]:
-        return [c.code for c in self.inbox.conditions if KINDS.get(c.code, "stop") == "stop"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,11 @@ class Node:
     """The last one that was written; None for none."""
     pressed_ns: int = 0
     """When a stop input was last pressed or missing."""
+    policy_ns: int = 0
+    supervisor_ns: int = 0
+    """When they were last heard, by the model's own account."""
+    strain: tuple[str, int] | None = None
+    """The sample of `STRAINS` that lasts, and since when."""
 
 
 @dataclass(frozen=True)
@@ -128,56 +111,6 @@ def start() -> Node:
     return Node(CoreState(), 1_000_000 * MS, HOME)
 
 
-def every_event(core_config: CoreConfig) -> list[Event]:
-    """Requests alone, in pairs, beside a chunk or a faulty sample; every row; samples, chunks, time."""
-    wish = {
-        "follow": {"arm": arm()},
-        "return": {"arm": arm(back=True, follow=False)},
-        "hold": {"arm": arm(follow=False)},
-        "stop": {"stop": Condition("requested", "end of the task")},
-        "latch": {"conditions": (Condition("requested", "a person"),)},
-        "reset": {"reset": True},
-        "reset line": {"reset": True, "reset_line": True},
-        "park": {"quit": "park"},
-        "here": {"quit": "here"},
-    }
-    wishes: dict[str, dict[str, Any]] = dict(wish)
-    for (a, first), (b, second) in combinations(wish.items(), 2):
-        if not first.keys() & second.keys():
-            wishes[f"{a}+{b}"] = {**first, **second}
-    made = [Event(name, Inbox(**fields)) for name, fields in wishes.items()]
-    for name in wish:
-        inbox = Inbox(**wishes[name])
-        made += [
-            Event(f"{name}+faulty", inbox, sample="faulty"),
-            Event(f"{name}+missing", inbox, sample="missing"),
-            Event(f"{name}+pushed", inbox, sample="pushed"),
-            Event(f"{name}+near", inbox, rows="near"),
-            Event(f"{name}+nan", inbox, rows="nan"),
-        ]
-    for code in (*REACTIONS, "a code that nobody knows"):
-        made.append(Event(code, Inbox(conditions=(Condition(code, "noticed"),))))
-    pressed = (Condition("stop_input", "pressed"),)
-    made.append(Event("reset+pressed", Inbox(reset=True, conditions=pressed)))
-    samples: tuple[Sample, ...] = ("missing", "faulty", "stuck", "pushed", "torn", "loaded")
-    made += [Event(sample, sample=sample) for sample in samples]
-    chunks = ("near", "far", "nan", "stale", "other", "again")
-    made += [Event(f"chunk {rows}", rows=rows) for rows in chunks]
-    made += [
-        Event("tick"),
-        Event("gap", step_ns=GAP_NS),
-        Event("gap alone", step_ns=GAP_NS, peers=False, sample="missing"),
-        Event("slots", Inbox(slots_late=core_config.max_missed_in_a_row)),
-        Event("on", lasts=True),
-        Event("on, stuck", lasts=True, sample="stuck"),
-        Event("on, missing", lasts=True, sample="missing"),
-        Event("on, alone", lasts=True, peers=False),
-        Event("on, loaded", lasts=True, sample="loaded"),
-        Event("on, chunks", lasts=True, rows="near"),
-    ]
-    return made
-
-
 def advance(core: ControlCore, node: Node, event: Event) -> Step:
     """One tick of the core and the loop around it, which gives torque and writes setpoints."""
     state, now_ns = node.state, node.now_ns + event.step_ns
@@ -194,8 +127,7 @@ def advance(core: ControlCore, node: Node, event: Event) -> Step:
     inbox = event.inbox
     if event.rows != "none":
         inbox = replace(inbox, chunk=_chunk(state, event.rows, now_ns, arm_at))
-    if event.peers:
-        inbox = replace(inbox, heard_policy=True, heard_supervisor=True)
+    inbox = replace(inbox, heard_policy=event.policy, heard_supervisor=event.supervisor)
     may_arm = inbox.arm is not None and inbox.quit is None and joint is not None
     if state.motion is None and may_arm and not any(stops(c.code, {}) for c in inbox.conditions):
         assert joint is not None
@@ -204,7 +136,28 @@ def advance(core: ControlCore, node: Node, event: Event) -> Step:
     setpoint = output.setpoint if output.setpoint is not None else node.setpoint
     pressed = any(c.code.startswith("stop_input") for c in event.inbox.conditions)
     pressed_ns = now_ns if pressed else node.pressed_ns
-    return Step(node, event, Node(state, now_ns, arm_at, setpoint, pressed_ns), output)
+    policy_ns, supervisor_ns, strain = _heard(node, event, state, now_ns)
+    after = Node(state, now_ns, arm_at, setpoint, pressed_ns, policy_ns, supervisor_ns, strain)
+    return Step(node, event, after, output)
+
+
+def _heard(
+    node: Node, event: Event, after: CoreState, now_ns: int
+) -> tuple[int, int, tuple[str, int] | None]:
+    """When policy and supervisor were last heard, and what strain lasts. Giving torque counts as hearing
+    both, an accepted request to follow or a reset as hearing the policy; a reset also ends a strain."""
+    before = node.state
+    torque = before.motion is None and after.motion is not None
+    reset = before.latched and not after.latched
+    asked = event.inbox.arm is not None and after.phase in MOVING
+    policy = event.policy or event.rows != "none" or torque or asked or reset
+    supervisor = event.supervisor or torque
+    strain = node.strain
+    if reset or event.sample not in ("missing", *STRAINS):
+        strain = None
+    elif event.sample in STRAINS and (strain is None or strain[0] != event.sample):
+        strain = (event.sample, now_ns)
+    return now_ns if policy else node.policy_ns, now_ns if supervisor else node.supervisor_ns, strain
 
 
 def _sample(
@@ -217,9 +170,17 @@ def _sample(
     speed = tuple((a - b) / (settings.dt_ns * 1e-9) for a, b in zip(arm_at, was_at, strict=True))
     usual = all(abs(v) <= 1.1 * limit for v, limit in zip(speed, settings.kinematic.velocity, strict=True))
     joint = replace(joint, velocity=speed if usual else (0.0,) * len(arm_at))
-    if event.sample == "loaded":
-        return replace(joint, load=(0.1, 0.95, 0.1))
-    return replace(joint, faults=(0, 32, 0)) if event.sample == "faulty" else joint
+    return replace(joint, **_SAMPLES.get(event.sample, {}))
+
+
+_SAMPLES: dict[str, dict[str, Any]] = {
+    "faulty": {"faults": (0, 32, 0)},
+    "hot": {"temperature_c": (30.0, 30.0, 80.0)},
+    "sagging": {"voltage_v": (7.4, 3.0, 7.4)},
+    "loaded": {"load": (0.1, 0.95, 0.1)},
+    "overcurrent": {"current_a": (0.1, -1.5, 0.1)},
+    "gripping": {"load": (0.1, 0.1, -0.8)},
+}
 
 
 def _chunk(state: CoreState, rows: str, now_ns: int, arm_at: tuple[float, ...]) -> Any:
@@ -235,10 +196,10 @@ def _chunk(state: CoreState, rows: str, now_ns: int, arm_at: tuple[float, ...]) 
 
 def abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
     """Everything discrete that the core reads in its phase, and every comparison of a time or a distance with
-    its limit."""
+    its limit; last the class of the code of a stop, which the core should not read."""
     state = node.state
     if state.motion is None:
-        return (state.phase, state.quitting)
+        return (state.phase, state.quitting, "")
     joint = state.joint
     assert joint is not None
     return (
@@ -248,14 +209,43 @@ def abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
         state.stop.category if state.stop else None,
         state.quitting,
         state.silent,
-        state.unacknowledged,
         at_rest(state.motion),
         any(joint.faults),
+        max(joint.temperature_c) > settings.temperature_c,
+        min(joint.voltage_v) < settings.voltage_v[0],
         node.now_ns - joint.stamp_ns > settings.joint_state_max_age_ns,
-        any(state.overload_since_ns),
+        (any(state.overload_since_ns), any(state.overcurrent_since_ns), any(state.gripping_since_ns)),
         _off(state, settings) > 1.0,
         *_PER_PHASE.get(state.phase, lambda *_: ())(node, settings),
+        code_class(state.stop.code) if state.stop is not None and state.latched else "",
     )
+
+
+OF_THE_POLICY = {
+    "policy_lost",
+    "policy_silent",
+    "policy_error",
+    "frame_age",
+    "frozen_camera",
+    "black_camera",
+    "camera_lost",
+    "non_finite",
+}
+"""Once the run is ending these are no reason to stop: parking follows no policy (docs/safety.md)."""
+_CLASSES = {
+    "policy": OF_THE_POLICY,
+    "chunk": {"chunk_bad", "chunk_stale", "chunk_far"},
+    "bus": {"bus_lost", "bus_write_failed", "joint_state_stale"},
+    "supervisor": {"supervisor_lost", "supervisor_silent"},
+    "person": {"requested", "stop_input", "stop_input_lost"},
+    "arm": {"motor_fault", "temperature", "voltage", "following_error", "not_reached", "stalled"}
+    | set(STRAINS.values()),
+}
+
+
+def code_class(code: str) -> str:
+    """Who or what a stop was for; "control" for the rest."""
+    return next((name for name, codes in _CLASSES.items() if code in codes), "control")
 
 
 def _in_run(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
@@ -319,18 +309,24 @@ Check = Callable[[ControlCore, Step], Iterable[str]]
 def explore(core: ControlCore, check: Check, events: list[Event] | None = None, keep: int = 1) -> Coverage:
     """Every reachable abstract state x every event. `keep`: how many nodes of one state are followed.
 
+    States that differ only in what the stop was for meet all events once, and from then on the basic ones.
     Raises `Violated` for the first step that `check` objects to.
     """
     settings, coverage = core.config, Coverage()
     events = every_event(settings) if events is None else events
     first = start()
     found = Counter({abstract(first, settings): 1})
+    met: Counter[tuple[Any, ...]] = Counter()
     queue = deque([first])
     while queue:
         node = queue.popleft()
         home = abstract(node, settings)
         coverage.phases.add(node.state.phase)
+        known = met[home[:-1]] >= keep
+        met[home[:-1]] += 1
         for event in events:
+            if known and not event.basic:
+                continue
             coverage.events[event.name] += 1
             for step in _stretch(core, node, event, home):
                 coverage.steps += 1

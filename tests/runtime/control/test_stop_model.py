@@ -13,18 +13,21 @@ from typing import Any
 
 import pytest
 
+from holdfast.drivers.types import JointState
+from holdfast.runtime.control import chain, requests, settle
 from holdfast.runtime.control import core as core_module
-from holdfast.runtime.control import requests, settle
 from holdfast.runtime.control.config import CoreConfig
 from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.deadlines import REACTIONS, Reaction
 from holdfast.runtime.control.quick import replace
 from holdfast.runtime.control.smoother import Motion
 from holdfast.runtime.control.state import CoreState, Inbox, Note
+from holdfast.runtime.control.tools import Violation
 from holdfast.runtime.messages import Phase
 
 from .stop_claims import check
-from .stop_model import Violated, every_event, explore, model_config
+from .stop_events import every_event
+from .stop_model import OF_THE_POLICY, Violated, explore, model_config
 
 BUT_FOR_THE_WORST = {code: "stop_2" for code, row in REACTIONS.items() if row.kind == "stop"}
 BUT_FOR_THE_WORST |= {"temperature": "stop_1", "stop_input": "stop_0", "over_budget": "hold"}
@@ -65,10 +68,14 @@ def test_no_sequence_of_events_breaks_a_claim(robot: str, record_property: Calla
     print(f"{robot}: {coverage.states} states, {transitions} transitions, {coverage.steps} ticks")
     assert coverage.phases == set(Phase) - NEVER[robot]
     assert coverage.states >= 80
-    # Every event met every state, every row among them.
-    assert coverage.events.keys() == {event.name for event in every_event(core.config)}
+    # Every event met every state, every row among them; the basic ones also for each class of stops.
+    events = every_event(core.config)
+    assert coverage.events.keys() == {event.name for event in events}
     assert set(REACTIONS) <= coverage.events.keys()
-    assert len(set(coverage.events.values())) == 1
+    assert len({coverage.events[event.name] for event in events if not event.basic}) == 1
+    assert {coverage.events[event.name] for event in events if event.basic} == {
+        coverage.states * KEEP
+    } or KEEP > 1
     assert coverage.finishes == (
         {"release"} if robot in ("goes limp", "cut at once") else {"release", "hold"}
     )
@@ -214,6 +221,71 @@ def parks_although_told_to_stay(patch: Patch) -> None:
     patch.setattr(settle, "_leave", careless)
 
 
+def looks_at_no_motor(patch: Patch) -> None:
+    """But for its fault bits."""
+    real = chain.check_health
+
+    def careless(joint: JointState, config: CoreConfig) -> Violation | None:
+        found = real(joint, config)
+        return found if found is not None and found.code == "motor_fault" else None
+
+    patch.setattr(chain, "check_health", careless)
+
+
+def never_cools(patch: Patch) -> None:
+    """Only voltages are judged."""
+    real = chain.check_health
+    patch.setattr(
+        chain,
+        "check_health",
+        lambda joint, config: real(changed(joint, temperature_c=(30.0,) * 3), config),
+    )
+
+
+def measures_no_current(patch: Patch) -> None:
+    patch.setattr(chain, "overcurrent_since", lambda joint, since, config, now_ns: (0, 0, 0))
+
+
+def grips_as_hard_as_it_can(patch: Patch) -> None:
+    patch.setattr(chain, "gripping_since", lambda joint, since, config, now_ns: (0, 0, 0))
+
+
+def hears_the_policy_in_the_supervisor(patch: Patch) -> None:
+    real = ControlCore._heard
+
+    def careless(
+        core: ControlCore, state: CoreState, now_ns: int, joint: JointState | None, inbox: Inbox
+    ) -> CoreState:
+        return real(core, state, now_ns, joint, changed(inbox, heard_policy=inbox.heard_supervisor))
+
+    patch.setattr(ControlCore, "_heard", careless)
+
+
+def hears_the_supervisor_in_the_policy(patch: Patch) -> None:
+    real = ControlCore._heard
+
+    def careless(
+        core: ControlCore, state: CoreState, now_ns: int, joint: JointState | None, inbox: Inbox
+    ) -> CoreState:
+        heard = inbox.heard_supervisor or inbox.heard_policy
+        return real(core, state, now_ns, joint, changed(inbox, heard_supervisor=heard))
+
+    patch.setattr(ControlCore, "_heard", careless)
+
+
+def resets_by_itself_when_a_camera_is_back(patch: Patch) -> None:
+    """A stop for one reason only, in a state in which all other stops stay."""
+
+    def careless(
+        state: CoreState, config: CoreConfig, now_ns: int, inbox: Inbox, notes: list[Note]
+    ) -> CoreState:
+        if state.stop is not None and state.stop.code in OF_THE_POLICY and state.stop_complete:
+            return requests._reset(state, config, now_ns, notes)
+        return requests.take_requests(state, config, now_ns, inbox, notes)
+
+    patch.setattr(core_module, "take_requests", careless)
+
+
 MISTAKES: dict[Callable[[Patch], None], str] = {
     obeys_an_arm_while_latched: "holds, parks",
     obeys_an_arm_while_quitting: "holds, parks",
@@ -233,6 +305,13 @@ MISTAKES: dict[Callable[[Patch], None], str] = {
     commands_released_motors: "goes limp",
     releases_after_a_fault: "holds, parks",
     parks_although_told_to_stay: "holds, parks",
+    looks_at_no_motor: "holds, parks",
+    never_cools: "holds, parks",
+    measures_no_current: "holds, parks",
+    grips_as_hard_as_it_can: "holds, parks",
+    hears_the_policy_in_the_supervisor: "holds, parks",
+    hears_the_supervisor_in_the_policy: "holds, parks",
+    resets_by_itself_when_a_camera_is_back: "holds, parks",
 }
 """Each with the robot on which it does harm."""
 
