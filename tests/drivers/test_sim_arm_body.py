@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,22 @@ def body() -> Body:
     return Body(config.body, config.joint_names, config.low, config.high)
 
 
+LIMITS = [joint.limits.position for joint in load_robot("sim_arm").joints]
+
+
 def random_pose(seed: int) -> list[float]:
     rng = np.random.default_rng(seed)
-    limits = [joint.limits.position for joint in load_robot("sim_arm").joints]
-    return [float(rng.uniform(low, high)) for low, high in limits]
+    return [float(rng.uniform(low, high)) for low, high in LIMITS]
+
+
+@cache
+def the_world() -> World:
+    return World(0)
 
 
 def placed(pose: list[float]) -> World:
-    world = World(0)
+    """The one world, with its arm there."""
+    world = the_world()
     joints = np.array(pose)
     joints[-1] *= scene.JAW_OPENING_M / 100
     world.place_arm(joints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_clear_and_near_say_what_the_distances_say(pose: tuple[float, ...], more
     assert BODY.clear(pose, (0.0,) * 3) == (not BODY.near(pose))
 
 
-@MANY
+@settings(max_examples=60, deadline=None)
 @given(st.lists(POSES, min_size=1, max_size=8), POSES)
 def test_an_answer_depends_on_nothing_before_it(earlier: list[tuple[float, ...]], pose: tuple[float, ...]):
     used, fresh = BODY, body_of()
@@ -108,15 +109,20 @@ def test_the_reach_is_no_worse_than_it_must_be():
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_the_reach_of_every_robot_with_a_body(name: str, data: st.DataObject):
-    robot = load_robot(name)
-    shape = body_config(robot)
-    assert shape is not None
-    limits = [joint.limits.position for joint in robot.joints]
-    body = Body(shape, robot.joint_names, *zip(*limits, strict=True))
+    body, limits = body_of_robot(name)
     a, b = ([data.draw(st.floats(*row)) for row in limits] for _ in range(2))
     b = [x + 0.2 * (y - x) for x, y in zip(a, b, strict=True)]
     away = [abs(x - y) for x, y in zip(a, b, strict=True)]
     check_change(body, a, b, away)
+
+
+@cache
+def body_of_robot(name: str) -> tuple[Body, list[tuple[float, float]]]:
+    robot = load_robot(name)
+    shape = body_config(robot)
+    assert shape is not None
+    limits = [joint.limits.position for joint in robot.joints]
+    return Body(shape, robot.joint_names, *zip(*limits, strict=True)), limits
 
 
 def check_change(body: Body, a: Sequence[float], b: Sequence[float], away: Sequence[float]) -> None:
@@ -139,6 +145,7 @@ FREE = """
 </worldbody></mujoco>"""
 
 
+@cache
 def two_geoms(ours: str, theirs: str) -> Body:
     names = ("x", "y", "z", "a", "b")
     shape = shaped(
