@@ -51,7 +51,7 @@ class Event:
     """Whether they are heard."""
     lasts: bool = False
     """Goes on until something discrete changes."""
-    basic: bool = True
+    basic: bool = False
     """Also for states that differ from another one only in what the stop was for."""
 
     @property
@@ -79,28 +79,28 @@ def every_event(core_config: CoreConfig) -> list[Event]:
     for name in wish:
         inbox = Inbox(**wishes[name])
         made += [
-            Event(f"{name}+faulty", inbox, sample="faulty", basic=False),
-            Event(f"{name}+hot", inbox, sample="hot", basic=False),
-            Event(f"{name}+missing", inbox, sample="missing", basic=False),
-            Event(f"{name}+pushed", inbox, sample="pushed", basic=False),
-            Event(f"{name}+near", inbox, rows="near", basic=False),
-            Event(f"{name}+nan", inbox, rows="nan", basic=False),
+            Event(f"{name}+faulty", inbox, sample="faulty"),
+            Event(f"{name}+missing", inbox, sample="missing"),
+            Event(f"{name}+pushed", inbox, sample="pushed"),
+            Event(f"{name}+near", inbox, rows="near"),
+            Event(f"{name}+nan", inbox, rows="nan"),
         ]
     for code in (*REACTIONS, "a code that nobody knows"):
-        made.append(Event(code, Inbox(conditions=(Condition(code, "noticed"),)), basic=False))
+        made.append(Event(code, Inbox(conditions=(Condition(code, "noticed"),))))
+    made += [Event(f"reset+{sample}", Inbox(reset=True), sample=sample) for sample in ("hot", "sagging")]
     pressed = (Condition("stop_input", "pressed"),)
     made.append(Event("reset+pressed", Inbox(reset=True, conditions=pressed)))
     made += [Event(sample, sample=sample) for sample in get_args(Sample) if sample != "fresh"]
     chunks = ("near", "far", "nan", "stale", "other", "again")
-    made += [Event(f"chunk {rows}", rows=rows) for rows in chunks]
+    made += [Event(f"chunk {rows}", rows=rows, basic=rows == "near") for rows in chunks]
     made += [
-        Event("tick"),
+        Event("tick", basic=True),
         Event("gap", step_ns=GAP_NS),
         Event("gap alone", step_ns=GAP_NS, policy=False, supervisor=False, sample="missing"),
         Event("gap without policy", step_ns=GAP_NS, policy=False),
         Event("gap without supervisor", step_ns=GAP_NS, supervisor=False),
         Event("slots", Inbox(slots_late=core_config.max_missed_in_a_row)),
-        Event("on", lasts=True),
+        Event("on", lasts=True, basic=True),
         Event("on, stuck", lasts=True, sample="stuck"),
         Event("on, missing", lasts=True, sample="missing"),
         Event("on, alone", lasts=True, policy=False, supervisor=False),

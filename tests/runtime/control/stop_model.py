@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from holdfast.drivers.types import JointState
+from holdfast.runtime.control.chain import check_health
 from holdfast.runtime.control.config import CoreConfig
 from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.deadlines import EASE_WAIT_NS, STOP_INPUT_NS, stops
@@ -194,7 +195,7 @@ def _chunk(state: CoreState, rows: str, now_ns: int, arm_at: tuple[float, ...]) 
     )
 
 
-def abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
+def _abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
     """Everything discrete that the core reads in its phase, and every comparison of a time or a distance with
     its limit; last the class of the code of a stop, which the core should not read."""
     state = node.state
@@ -210,11 +211,9 @@ def abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
         state.quitting,
         state.silent,
         at_rest(state.motion),
-        any(joint.faults),
-        max(joint.temperature_c) > settings.temperature_c,
-        min(joint.voltage_v) < settings.voltage_v[0],
+        check_health(joint, settings) is not None,
         node.now_ns - joint.stamp_ns > settings.joint_state_max_age_ns,
-        (any(state.overload_since_ns), any(state.overcurrent_since_ns), any(state.gripping_since_ns)),
+        any((*state.overload_since_ns, *state.overcurrent_since_ns, *state.gripping_since_ns)),
         _off(state, settings) > 1.0,
         *_PER_PHASE.get(state.phase, lambda *_: ())(node, settings),
         code_class(state.stop.code) if state.stop is not None and state.latched else "",
@@ -306,21 +305,27 @@ def _stands(state: CoreState, settings: CoreConfig) -> bool:
 Check = Callable[[ControlCore, Step], Iterable[str]]
 
 
-def explore(core: ControlCore, check: Check, events: list[Event] | None = None, keep: int = 1) -> Coverage:
+def explore(core: ControlCore, check: Check, keep: int = 1, classes: bool = True) -> Coverage:
     """Every reachable abstract state x every event. `keep`: how many nodes of one state are followed.
 
-    States that differ only in what the stop was for meet all events once, and from then on the basic ones.
+    States that differ only in what the stop was for meet all events once, and from then on the basic ones;
+    without `classes` they are one state.
     Raises `Violated` for the first step that `check` objects to.
     """
     settings, coverage = core.config, Coverage()
-    events = every_event(settings) if events is None else events
+    events = every_event(settings)
+
+    def abstract(node: Node) -> tuple[Any, ...]:
+        *rest, what_for = _abstract(node, settings)
+        return (*rest, what_for if classes else "")
+
     first = start()
-    found = Counter({abstract(first, settings): 1})
+    found = Counter({abstract(first): 1})
     met: Counter[tuple[Any, ...]] = Counter()
     queue = deque([first])
     while queue:
         node = queue.popleft()
-        home = abstract(node, settings)
+        home = abstract(node)
         coverage.phases.add(node.state.phase)
         known = met[home[:-1]] >= keep
         met[home[:-1]] += 1
@@ -328,13 +333,12 @@ def explore(core: ControlCore, check: Check, events: list[Event] | None = None, 
             if known and not event.basic:
                 continue
             coverage.events[event.name] += 1
-            for step in _stretch(core, node, event, home):
+            for step, key in _stretch(core, node, event, abstract, home):
                 coverage.steps += 1
                 for objection in check(core, step):
                     way = [*coverage.way_to(home), event.name]
                     raise Violated(f"{objection} (by {' > '.join(way)}: {_told(step)})")
                 _note(coverage, step)
-                key = abstract(step.after, settings)
                 if step.output.finish is None and found[key] < keep:
                     if not found[key]:
                         coverage.path[key] = (home, event.name)
@@ -344,12 +348,19 @@ def explore(core: ControlCore, check: Check, events: list[Event] | None = None, 
     return coverage
 
 
-def _stretch(core: ControlCore, node: Node, event: Event, home: tuple[Any, ...]) -> Iterator[Step]:
+Key = tuple[Any, ...]
+
+
+def _stretch(
+    core: ControlCore, node: Node, event: Event, abstract: Callable[[Node], Key], home: Key
+) -> Iterator[tuple[Step, Key]]:
+    """Each tick, and the abstract state that it leads to."""
     for _ in range(LONGEST if event.lasts else 1):
         step = advance(core, node, event)
-        yield step
         node = step.after
-        if step.output.finish is not None or abstract(node, core.config) != home:
+        key = abstract(node)
+        yield step, key
+        if step.output.finish is not None or key != home:
             return
 
 
