@@ -68,6 +68,7 @@ def every_event(core_config: CoreConfig) -> list[Event]:
         "stop": {"stop": Condition("requested", "end of the task")},
         "latch": {"conditions": (Condition("requested", "a person"),)},
         "reset": {"reset": True},
+        "reset line": {"reset": True, "reset_line": True},
         "park": {"quit": "park"},
         "here": {"quit": "here"},
     }

@@ -213,3 +213,15 @@ def test_the_window_counts_what_began_in_it_and_times_what_lasted_into_it() -> N
 def test_after_a_reset_only_the_window_begins_anew() -> None:
     account = StarvationAccount().at(S, True).at(4 * S, False).restarted()
     assert account == StarvationAccount(times=1, past_ns=3 * S)
+
+
+def test_the_policy_process_may_say_what_it_can_notice_and_nothing_else() -> None:
+    assert {
+        "policy_error",
+        "frame_age",
+        "frozen_camera",
+        "black_camera",
+        "camera_lost",
+        "non_finite",
+        "over_budget",
+    } == deadlines.POLICY_FAULTS

@@ -274,3 +274,51 @@ def test_a_stop_and_then_the_end_are_both_taken() -> None:
     assert (after.phase, after.quitting) == (Phase.STOPPING, "here")
     assert after.stop is not None
     assert not after.stop.latched
+
+
+# A reset input, of which the supervisor does not know yet
+
+
+DONE = {"eased": True, "goal": None, "execution": None}
+VOID = ("void", "an order to move from before the reset")
+
+
+@pytest.mark.parametrize("line", [False, True])
+def test_after_a_reset_input_an_order_to_move_may_be_from_before_the_stop(line: bool) -> None:
+    after, notes = asked(energised(Phase.STOPPED, **DONE), reset=True, reset_line=line)
+    assert (after.phase, after.unacknowledged) == (Phase.HOLD, line)
+    assert notes == [("reset", "the latched stop was reset; the arm holds")]
+    for order in (FOLLOW, RETURN):
+        ordered, notes = asked(after, arm=order)
+        assert (ordered.phase != Phase.HOLD) is not line
+        assert (notes == [VOID]) is line
+        assert (ordered is after) is line
+
+
+def test_the_supervisors_own_reset_says_that_it_knows() -> None:
+    waiting = energised(unacknowledged=True)
+    after, notes = asked(waiting, reset=True)
+    assert (after.unacknowledged, after.phase, notes) == (False, Phase.HOLD, [])
+    assert asked(after, arm=FOLLOW)[0].phase == Phase.RUN
+
+
+def test_nothing_else_says_that_the_supervisor_knows() -> None:
+    waiting = energised(unacknowledged=True)
+    again, notes = asked(waiting, reset=True, reset_line=True)
+    assert again.unacknowledged
+    assert [code for code, _ in notes] == ["reset"], "refused: nothing is latched"
+    assert asked(waiting)[0] is waiting
+    stopped = asked(waiting, stop=END)[0]
+    assert stopped.unacknowledged
+
+
+@pytest.mark.parametrize("line", [False, True])
+def test_a_later_stop_needs_its_own_reset(line: bool) -> None:
+    """What is said about the reset before counts no more, whoever resets this one."""
+    again = energised(Phase.STOPPED, unacknowledged=True, **DONE)
+    after, notes = asked(again, reset=True, reset_line=line)
+    assert (after.phase, after.unacknowledged) == (Phase.HOLD, line)
+    assert notes == [("reset", "the latched stop was reset; the arm holds")]
+    moving = energised(Phase.STOPPING, stop=LATCHED, unacknowledged=True)
+    refused, notes = asked(moving, reset=True, reset_line=line)
+    assert (refused.latched, refused.unacknowledged, notes[0][0]) == (True, True, "reset")
