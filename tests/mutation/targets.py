@@ -17,11 +17,7 @@ TARGETS: dict[str, list[str]] = {
     f"{CONTROL}/watch.py": _tests("watch", "core_stops"),
     f"{CONTROL}/settle.py": _tests("settle", "core_stops"),
     f"{CONTROL}/requests.py": _tests("requests", "core_stops"),
-    f"{CONTROL}/core.py": _tests(
-        "core_exact", "core_paths", "core", "core_edges", "core_stops", "stop_categories", "reactions"
-    ),
     f"{CONTROL}/gate_table.py": _tests("gate_table", "gate"),
     f"{CONTROL}/latch.py": _tests("latch", "latch_and_table"),
-    f"{CONTROL}/body_checks.py": _tests("body_checks_exact"),
     f"{CONTROL}/stop_inputs.py": _tests("stop_inputs"),
 }

@@ -210,7 +210,7 @@ def _abstract(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
         state.stop.category if state.stop else None,
         state.quitting,
         state.silent,
-        state.unacknowledged,
+        state.unacknowledged and not state.latched,  # a reset of what is latched sets it anew
         at_rest(state.motion),
         check_health(joint, settings) is not None,
         node.now_ns - joint.stamp_ns > settings.joint_state_max_age_ns,
