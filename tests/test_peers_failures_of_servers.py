@@ -170,7 +170,7 @@ def test_banner(name: str, tmp_path: Path) -> None:
     alone = dict(chain.SETPOINT_CHECKS)[name](before, after, settings, ControlCore(settings).tools)
     assert alone == found, "it is this check that refuses"
     # A guard that is requested and not attached is no start.
-    loop.arm.guard = allow_all
+    loop.arm.guard = allow_all  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(Refused, match="gate is not attached"):
         process.guards(loop)
 

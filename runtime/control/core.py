@@ -27,8 +27,8 @@ from .watch import watch
 _LOOKAHEAD_NS = round(LOOKAHEAD_S * 1e9)
 _STILL = {False: 0.001, True: 0.1}
 """Commanded velocities below this count as standing still: of a joint (rad/s), of a gripper (percent/s)."""
-_POLICY_CONDITIONS = POLICY_FAULTS | {"policy_lost", "policy_silent"}
-"""Irrelevant once the run is ending: parking follows no policy."""
+_POLICY_CONDITIONS = (POLICY_FAULTS - {"joint_state_stale"}) | {"policy_lost", "policy_silent"}
+"""Irrelevant once the run is ending: parking follows no policy. It does need the motors' answers."""
 _BUS_LOST = frozenset({"bus_lost", "bus_write_failed"})
 """After these, as after a long silence, nobody knows what the motors do, or whether they kept their
 settings."""

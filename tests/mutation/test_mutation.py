@@ -87,7 +87,7 @@ def test_every_mistake_in_a_module_has_its_own_name_and_its_tests_are_there(modu
 
 
 def test_helpers_of_the_tests_are_part_of_what_a_result_rests_on() -> None:
-    found = runner.with_helpers(TARGETS["runtime/control/stop_inputs.py"])
+    found = runner.with_helpers(["tests/runtime/control/test_stop_inputs.py"])
     assert found[0] == "tests/runtime/control/test_stop_inputs.py"
     assert "tests/runtime/control/wire_devices.py" in found
     found = runner.with_helpers(["tests/runtime/control/test_core_stops.py"])

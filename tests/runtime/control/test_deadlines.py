@@ -224,4 +224,5 @@ def test_the_policy_process_may_say_what_it_can_notice_and_nothing_else() -> Non
         "camera_lost",
         "non_finite",
         "over_budget",
+        "joint_state_stale",
     } == deadlines.POLICY_FAULTS
