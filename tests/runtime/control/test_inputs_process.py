@@ -83,7 +83,12 @@ def test_a_pressed_key_stops_the_arm_and_a_reset_key_lets_it_go_on(
         assert rig.state is not None
         assert rig.state.phase == Phase.HOLD
         rig.arm(back=True, follow=False)
-        rig.pump(2.0)
+        assert rig.wait_for("void").text == "an order to move from before the reset"
+        # What the supervisor sends once it knows of the reset.
+        rig.supervisor.send(Reset())
+        rig.pump(0.1)
+        rig.arm(back=True, follow=False)
+        rig.pump(3.0)
         assert [e.code for e in rig.events].count("at_start") == 2
         recording = read_recording(rings)
         rig.supervisor.send(Quit(park=True))
