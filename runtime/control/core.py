@@ -291,8 +291,9 @@ class ControlCore:
                 state = self._count_clamps(state, clamped.reasons, notes)
                 target = clamped.target
             try:
-                # A pose is approached in the shortest time, as is the end of a sequential chunk: the policy
-                # waits for the arm to stand. A path is followed with a constant lookahead.
+                # A pose is approached by all joints together, as soon as the slowest can; so is the end of a
+                # sequential chunk: the policy waits for the arm to stand. A path is followed with a constant
+                # lookahead.
                 on_path = state.execution is not None and now_ns <= state.execution.end_ns
                 duration_s = LOOKAHEAD_S if state.phase == Phase.RUN and on_path else 0.0
                 after = self.smoother.toward(before, target.position, target.velocity, duration_s)

@@ -33,8 +33,10 @@ def take_requests(
         else:
             notes.append(Note("holding", inbox.stop.text))
     if inbox.quit is not None:
-        # "here" overrides "park"; nothing turns a stop into a move, nor does a reset that came with it.
-        wanted = "here" if inbox.reset or "here" in (inbox.quit, state.quitting) else "park"
+        # "here" overrides "park"; nothing turns a stop into a move: neither a reset that came with it, nor an
+        # end that was asked for before anybody knew of the reset.
+        stays = inbox.reset or state.unacknowledged or "here" in (inbox.quit, state.quitting)
+        wanted = "here" if stays else "park"
         state = replace(state, quitting=wanted, execution=None)
         parking = state.phase == Phase.RETURN and state.goal_event == "parked"
         if state.phase in (Phase.RUN, Phase.RETURN) and not (parking and wanted == "park"):

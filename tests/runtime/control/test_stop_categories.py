@@ -211,3 +211,15 @@ def test_after_a_reset_input_only_an_order_given_in_its_knowledge_moves_the_arm(
     bench.tick(Inbox(arm=arm(back=True, follow=False)))
     bench.run(50)
     assert bench.arm_at != before
+
+
+def test_an_end_asked_for_before_a_reset_input_was_known_parks_nothing() -> None:
+    bench = moving()
+    bench.tick(Inbox(conditions=(PRESSED,)))
+    bench.run(100)
+    bench.tick(Inbox(reset=True, reset_line=True))
+    before = bench.arm_at
+    bench.tick(Inbox(quit="park"))
+    bench.run(100)
+    assert bench.arm_at == before
+    assert "parking" not in bench.codes()
