@@ -250,30 +250,30 @@ KINDS = ("status", "garbage", "connections", "commands")
 
 
 def test_nobody_who_behaves_badly_delays_a_heartbeat_or_a_stop(tmp_path: Path):
-    """Control stops the arm after a second without one; they come ten times a second."""
-    waited_s: list[float] = []
+    """Control stops the arm after a second without a heartbeat; they come ten times a second."""
+    still_bad: list[bool] = []
 
     def person(asking: Asking) -> None:
         asking.wait_for("running")
         flood = str(Path(__file__).with_name("flood.py"))
-        bad = [subprocess.Popen([sys.executable, flood, str(asking.path), kind, "5"]) for kind in KINDS]
+        bad = [subprocess.Popen([sys.executable, flood, str(asking.path), kind, "60"]) for kind in KINDS]
         time.sleep(3)
-        start = time.monotonic()
         # Its turn may come late, but it comes: a person's program asks again.
         for _ in range(20):
             with contextlib.suppress(OSError, NoAnswer):
                 if asking.ask("stop")["ok"]:
                     break
-        waited_s.append(time.monotonic() - start)
+        still_bad.extend(process.poll() is None for process in bad)
         for process in bad:
-            process.wait(30)
+            process.kill()
+            process.wait()
 
     log, _ = play(tmp_path, person)
+    assert still_bad == [True] * len(KINDS)
     (gap,) = [
         entry.value for entry in log.entries if (entry.source, entry.code) == ("control", "heartbeat_gap")
     ]
-    assert gap < 0.5
-    assert waited_s[0] < 2
+    assert gap < 1.0
     assert [text.partition(" by ")[0] for text in log.stops] == ["asked for"]
 
 
