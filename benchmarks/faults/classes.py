@@ -67,6 +67,8 @@ class FaultClass:
     """coast: by when control must have sent its last goal (a key of `bounds.BOUNDS`)."""
     then: Injection | None = None
     """What is done once the run has ridden through the fault for `last_s`; the stop is for this."""
+    then_at: str = ""
+    """An event of the run that `then` waits for instead, and at random up to `last_s` more."""
     system: str = "usual"
     """How the run is started: a key of `rig.VARIANTS`."""
     last_s: float = 1.0
@@ -329,7 +331,21 @@ PERSONS = (
     ),
 )  # fmt: skip
 
-CLASSES: tuple[FaultClass, ...] = (*PROCESSES, *CHUNKS, *CAMERAS, *BUS, *COMPUTER, *PERSONS)
+PARKING = (
+    FaultClass(
+        "park_motor_silent", "motor bus", "SIGTERM; while the arm parks, one motor neither hears nor answers",
+        _how("signal", name="SIGTERM"), "stop", "joint state", ("joint_state_stale",),
+        restart=True, exit_codes=(4,), then=Injection("motor", {"kind": "servo_silent"}), then_at="parking",
+        last_s=0.1,
+    ),
+    FaultClass(
+        "park_stop_input", "person", "SIGTERM; while the arm parks, the stop input is pressed",
+        _how("signal", name="SIGTERM"), "stop", "next tick", ("stop_input",),
+        restart=True, exit_codes=(4,), then=Injection("press"), then_at="parking", last_s=0.1,
+    ),
+)  # fmt: skip
+
+CLASSES: tuple[FaultClass, ...] = (*PROCESSES, *CHUNKS, *CAMERAS, *BUS, *COMPUTER, *PERSONS, *PARKING)
 BY_NAME: dict[str, FaultClass] = {row.name: row for row in CLASSES}
 
 NIGHTLY = {False: 300, True: 60}

@@ -43,6 +43,10 @@ class ProductError(HarnessError):
     """The product did not do what it must before or after a fault: no void, a failure."""
 
 
+class StoppedEarly(ProductError):
+    """A protective stop before there was any fault: a false one."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """What a run is started with, the same for every trial of a campaign."""

@@ -23,7 +23,7 @@ from .observer import NotObserved
 from .outcomes import REST_NS
 from .rig import Rig
 from .sweep import PERIOD_S
-from .system import GO_ON_S, LOOK_S, HarnessError, ProductError, Run
+from .system import GO_ON_S, LOOK_S, HarnessError, ProductError, Run, StoppedEarly
 from .timeline import Timeline
 from .verdict import MOVING_NS, MOVING_RAD, Verdict, judge
 from .watch import ASK_S, LATCHED_S, WATCH
@@ -37,6 +37,7 @@ AFTERMATH_S, REVIVED_S = 0.2, 1.0
 """How long an arm whose run will not go on is watched once the fault is mended; where vla-run itself was
 frozen and comes back, longer."""
 RESET_S = 4.0
+THEN_S = 5.0
 
 MOST_LAG_S = 0.1
 """The simulated arm may be behind its own clock by so much."""
@@ -63,6 +64,10 @@ class Trial:
     category: int | None = None
     """Of the stop, by IEC 60204-1; None also where it was not told."""
     reset_refused: str = ""
+    clean_s: float = 0.0
+    """How long the arm had moved before the fault."""
+    early_stop: bool = False
+    """A protective stop before the fault, on the way to the start pose or later."""
     seconds: float = 0.0
 
     def row(self) -> dict[str, Any]:
@@ -98,7 +103,9 @@ class Bench:
             trial = self._trial(row, dice, blank)
         except ProductError as error:
             late = self._late(started_ns)
-            trial = replace(blank, void=late and f"{error}; {late}", failure="" if late else str(error))
+            early = isinstance(error, StoppedEarly) and not late
+            void, failure = late and f"{error}; {late}", "" if late else str(error)
+            trial = replace(blank, void=void, failure=failure, early_stop=early)
         except HarnessError as error:
             ended = self.rig.run is not None and self.rig.run.process.poll() is not None
             trial = replace(blank, **{"failure" if ended and not row.restart else "void": str(error)})
@@ -122,10 +129,13 @@ class Bench:
         run.look()
         mark = len(run.seen)
         if any(event["code"] == "stop" for event in run.seen[self._since(run) :]):
-            raise ProductError(f"stopped before the fault: {_last_stop(run)}")
+            raise StoppedEarly(f"stopped before the fault: {_last_stop(run)}")
         first = injected = inject(injection, self.rig, run, dice)
         try:
-            if row.then is not None:
+            if row.then is not None and row.then_at:
+                self._await(run, row, mark, dice)
+                injected = inject(row.then, self.rig, run, dice)
+            elif row.then is not None:
                 time.sleep(row.last_s)
                 if run.ask("status")["stop"] is not None:
                     row = replace(row, outcome="ride_through")
@@ -133,8 +143,8 @@ class Bench:
                     injected = inject(row.then, self.rig, run, dice)
             line = WATCH[row.outcome](run, row, c, mark, injected.at_ns)
             line = replace(line, begin_ns=self._judged_ns, motor=first.motor)
-            if line.stop is not None and 0 < line.stop.at_ns < first.at_ns:
-                raise ProductError(f"stopped before the fault: {line.stop.code}")
+            if line.stop is not None and 0 < line.stop.at_ns < (injected if row.then_at else first).at_ns:
+                raise StoppedEarly(f"stopped before the fault: {line.stop.code}")
             unsure = _unsure(injected)
         finally:
             with contextlib.suppress(HarnessError):
@@ -162,14 +172,23 @@ class Bench:
         code, category = (line.stop.code, line.stop.category) if line.stop is not None else ("", None)
         return replace(
             blank,
-            detail=first.detail,
+            detail=first.detail if injected is first else f"{first.detail}; {injected.detail}",
             void=void,
             verdict=verdict,
             failure="" if void else failure,
             stop=code,
             category=category,
             reset_refused=failure if line.stop is not None and not line.next_ns and goes_on else "",
+            clean_s=round((first.at_ns - moves_ns) / 1e9, 4),
         )
+
+    def _await(self, run: Run, row: FaultClass, mark: int, dice: random.Random) -> None:
+        """The moment of `then`."""
+        either = (row.then_at, "stop")
+        event = run.wait(lambda event: event["code"] in either, THEN_S, mark)
+        if event is None or event["code"] == "stop":
+            raise _not_so(run, mark, f"{row.then_at!r} did not come")
+        time.sleep(dice.uniform(0.0, row.last_s))
 
     def _judge(
         self, row: FaultClass, c: Configuration, line: Timeline, observer: Witness
@@ -214,7 +233,7 @@ class Bench:
         since = self._since(run)
         event = run.event("running", GO_ON_S, since)
         if event is None:
-            raise ProductError(f"the arm did not begin its task: {_tell(run, since)}")
+            raise _not_so(run, since, "the arm did not begin its task")
         return int(event["t_ns"])
 
     def _moving(self, run: Run, observer: Witness, running_ns: int) -> int:
@@ -229,7 +248,7 @@ class Bench:
                 if max(way for way, joint in joints if not joint.gripper) >= MOVING_RAD:
                     return time.monotonic_ns()
             time.sleep(LOOK_S)
-        raise ProductError(f"the arm did not move although its task was under way: {_tell(run, 0)}")
+        raise _not_so(run, self._since(run), "the arm did not move although its task was under way")
 
     def _since(self, run: Run) -> int:
         return self._going[1] if self._going is not None and self._going[0] is run else 0
@@ -316,6 +335,11 @@ def _unsure(injected: Injected) -> str:
 
 def _last_stop(run: Run) -> str:
     return next((str(e["text"]) for e in reversed(run.seen) if e["code"] == "stop"), "")
+
+
+def _not_so(run: Run, since: int, text: str) -> ProductError:
+    stopped = any(event["code"] == "stop" for event in run.seen[since:])
+    return (StoppedEarly if stopped else ProductError)(f"{text}: {_tell(run, since)}")
 
 
 def _tell(run: Run, since: int) -> str:

@@ -36,7 +36,25 @@ def _watch_stop(run: Run, row: FaultClass, c: Configuration, mark: int, fault_ns
     settled_ns = max(rest_ns or time.monotonic_ns(), fault_ns) + REST_NS
     watched_s = RESTART_LATCHED_S if row.restart else LATCHED_S
     sleep_until(settled_ns + round(watched_s * 1e9))
-    return Timeline(0, fault_ns, time.monotonic_ns(), stop=stop, rest_ns=rest_ns)
+    exited_ns = _exited(run, time.monotonic_ns() + END_NS) if row.exit_codes else 0
+    return Timeline(
+        0,
+        fault_ns,
+        time.monotonic_ns(),
+        stop=stop,
+        rest_ns=rest_ns,
+        exit_code=run.process.poll(),
+        exited_ns=exited_ns,
+    )
+
+
+def _exited(run: Run, until_ns: int) -> int:
+    """When vla-run had ended; 0 if it has not by then."""
+    while run.process.poll() is None:
+        if time.monotonic_ns() > until_ns:
+            return 0
+        time.sleep(LOOK_S)
+    return time.monotonic_ns()
 
 
 def _stop_of(
