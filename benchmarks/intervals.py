@@ -75,3 +75,16 @@ def _at_most(events: int, trials: int, share: float) -> float:
         )
         for k in range(events + 1)
     )
+
+
+def upper_rate(count: int, hours: float) -> float:
+    """The exact upper 95 % bound of a rate per hour (Poisson): 3 in an hour without any."""
+    low, high = 0.0, 20.0 + 4.0 * count
+    for _ in range(100):
+        mean = (low + high) / 2
+        term = total = math.exp(-mean)
+        for k in range(1, count + 1):
+            term *= mean / k
+            total += term
+        low, high = (mean, high) if total > 0.05 else (low, mean)
+    return high / hours

@@ -6,7 +6,6 @@ nothing of theirs. In real time it is the whole system. Either way the arm must 
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from ...runtime.control.config import core_config
 from ...runtime.control.core import ControlCore
 from ...runtime.control.state import CoreState, Inbox
 from ...runtime.messages import Arm
+from ..intervals import upper_rate
 from ..policies import BundlePolicy
 from ..stepped_policy import TASK_ID, SteppedPolicy
 from .goals import TICKS_PER_RAD
@@ -62,19 +62,6 @@ def soak(
         "seed": seed,
         "configuration": configuration,
     }
-
-
-def upper_rate(count: int, hours: float) -> float:
-    """The exact upper 95 % bound of a rate per hour (Poisson): 3 in an hour without any."""
-    low, high = 0.0, 20.0 + 4.0 * count
-    for _ in range(100):
-        mean = (low + high) / 2
-        term = total = math.exp(-mean)
-        for k in range(1, count + 1):
-            term *= mean / k
-            total += term
-        low, high = (mean, high) if total > 0.05 else (low, mean)
-    return high / hours
 
 
 def live(bundle: Path, seconds: float, folder: Path) -> tuple[list[str], int]:

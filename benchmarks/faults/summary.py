@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..intervals import exact_upper
+from ..intervals import exact_upper, upper_rate
 from .classes import BY_NAME, CLASSES, NIGHTLY, FaultClass
 
 MEASURES = ("detect_ms", "last_command_ms", "standstill_ms", "overshoot_rad", "missed_ms", "speed_rad_s")
@@ -61,9 +61,21 @@ def summarise(
         "escapes": escapes,
         **{key: sum(doc[key] for doc in documents) for key in ("failures", "false_stops", "void")},
         "hours": round(hours, 3),
+        "clean": _clean(rows),
         "worst_class": worst["name"] if worst else None,
         "escape_rate_upper_95_worst_class": worst["escape_rate_upper_95"] if worst else 1.0,
         "escape_rate_upper_95_of_this_mix": exact_upper(escapes, trials),
+    }
+
+
+def _clean(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The arm's time in motion before the faults, and the protective stops in it: all false."""
+    sure = [row for row in rows if not row["void"]]
+    hours, stops = sum(row["clean_s"] for row in sure) / 3600, sum(row["early_stop"] for row in sure)
+    return {
+        "hours": round(hours, 4),
+        "false_stops": stops,
+        "upper_95_per_hour": upper_rate(stops, hours) if hours else None,
     }
 
 
@@ -178,9 +190,16 @@ def table(summary: Mapping[str, Any]) -> list[str]:
         f"{100 * mix:.2g} % in this mix of them, which is no mix that any robot meets. {summary['void']} "
         f"void ones were made again. Seed {summary['seed']}, configuration {summary['configuration']}.",
         "",
-        f"Of the campaign's own {summary['hours']:.2f} hours, with faults in them, {summary['false_stops']} "
-        "stops were false.",
+        f"It took {summary['hours']:.2f} hours; of the faults that are to be ridden through "
+        f"{summary['false_stops']} led to a false stop.",
     ]
+    clean = summary["clean"]
+    if clean["hours"]:
+        lines.append(
+            f"Before the faults the arm was in motion for {clean['hours']:.3f} h together, with "
+            f"{clean['false_stops']} false stops: less than {clean['upper_95_per_hour']:.2g} per hour with "
+            "95 % confidence."
+        )
     if summary["missing"]:
         why = [f"{name} ({summary['left_out'].get(name, 'not asked for')})" for name in summary["missing"]]
         lines.append(f"Not complete: {', '.join(why)}.")

@@ -24,10 +24,9 @@ from holdfast.benchmarks.faults.listing import EXAMPLE, example, listing
 from holdfast.benchmarks.faults.picture import draw
 from holdfast.benchmarks.faults.rig import VARIANTS
 from holdfast.benchmarks.faults.saboteur import ROLES
-from holdfast.benchmarks.faults.soak import upper_rate
 from holdfast.benchmarks.faults.summary import passed, quantiles, summarise, table
 from holdfast.benchmarks.faults.sweep import CURVE, INPUTS, STEPS, chunk_at, pose, sweep_graph
-from holdfast.benchmarks.intervals import exact_upper
+from holdfast.benchmarks.intervals import exact_upper, upper_rate
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.simulated.faults import KINDS, check_fault
 from holdfast.runtime.control.deadlines import REACTIONS
@@ -182,6 +181,7 @@ def row(
         "verdict": None if (void or failure) and not verdict else {**measures, **verdict},
         "failure": failure, "wire": list(wire),
         "stop": "chunk_bad", "reset_refused": "", "seconds": 2.0, "phase_s": 0.5, "detail": "nan",
+        "clean_s": 36.0, "early_stop": False,
     }  # fmt: skip
 
 
@@ -248,6 +248,24 @@ def test_a_void_trial_keeps_its_verdict_and_few_are_allowed():
     many = [row(number=n) for n in range(300)]
     assert passed(summarise(many + [lagged] * 15, HEADER))
     assert not passed(summarise(many + [lagged] * 17, HEADER))
+
+
+def test_the_time_before_the_faults_is_clean_and_a_stop_in_it_is_false():
+    early = {**row(failure="stopped before the fault: load"), "clean_s": 0.0, "early_stop": True}
+    lagged = {**row(void="it lagged"), "early_stop": True}
+    summary = summarise([*(row(number=n) for n in range(200)), lagged], HEADER)
+    assert summary["clean"]["hours"] == 2.0
+    assert summary["clean"]["false_stops"] == 0
+    assert summary["clean"]["upper_95_per_hour"] == pytest.approx(-math.log(0.05) / 2)
+    assert "in motion for 2.000 h together, with 0 false stops: less than 1.5 per hour" in "\n".join(
+        table(summary)
+    )
+    summary = summarise([*(row(number=n) for n in range(200)), early], HEADER)
+    assert summary["clean"]["false_stops"] == 1
+    assert not passed(summary)
+    nothing = summarise([early], HEADER)
+    assert nothing["clean"]["upper_95_per_hour"] is None
+    assert "in motion" not in "\n".join(table(nothing))
 
 
 def test_the_worst_class_is_the_headline():
