@@ -124,14 +124,16 @@ def _toward(commanded: float, measured: float, droop: float, low: float, high: f
 
 
 def _arrival(state: CoreState, config: CoreConfig, now_ns: int) -> tuple[CoreState, bool]:
-    """Whether the arm itself stands at the goal, for a while, not only the command."""
+    """Whether the arm itself stands at the goal, for a while, not only the command: as seen once the command
+    was there, since a sample from before says nothing of motors that have fallen silent."""
     assert state.motion is not None
     if state.goal is None or state.joint is None:
         return state, False
     commanded = all(abs(p - g) < _AT_GOAL for p, g in zip(state.motion.position, state.goal, strict=True))
     if not commanded:
         return replace(state, at_goal_ns=0, settled_ns=0), False
-    stands = all(
+    at_goal_ns = state.at_goal_ns or now_ns
+    stands = state.joint.stamp_ns >= at_goal_ns and all(
         config.gripper[i]
         or (
             abs(state.joint.position[i] - state.goal[i]) <= _ARRIVED * config.lead[i]
@@ -140,7 +142,7 @@ def _arrival(state: CoreState, config: CoreConfig, now_ns: int) -> tuple[CoreSta
         for i in range(len(state.goal))
     )
     settled = (state.settled_ns or now_ns) if stands else 0
-    state = replace(state, at_goal_ns=state.at_goal_ns or now_ns, settled_ns=settled)
+    state = replace(state, at_goal_ns=at_goal_ns, settled_ns=settled)
     return state, bool(settled) and now_ns - settled >= SETTLED_NS
 
 

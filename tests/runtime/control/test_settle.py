@@ -80,6 +80,17 @@ def test_a_pose_is_reached_once_the_arm_has_stood_there_for_a_while() -> None:
     assert [(note.code, note.text) for note in notes] == [("at_start", "the pose is reached")]
 
 
+def test_a_pose_counts_as_reached_only_by_a_sample_from_after_it_was_commanded() -> None:
+    """Motors that fell silent on the way are not known to be there, however near they were."""
+    state = returning(joint=joint_state(HERE, NOW - 1))
+    for now in (NOW, NOW + 100 * MS, NOW + 200 * MS):
+        state, finish, condition, notes = settled(state, now)
+        assert (state.phase, state.at_goal_ns, state.settled_ns) == (Phase.RETURN, NOW, 0)
+        assert (finish, condition, notes) == (None, None, [])
+    seen = settled(replace(state, joint=joint_state(HERE, NOW)), NOW + 200 * MS)[0]
+    assert seen.settled_ns == NOW + 200 * MS
+
+
 def test_a_pose_to_park_in_ends_the_run() -> None:
     state = replace(returning(), goal_event="parked", quitting="park", at_goal_ns=1, settled_ns=1)
     after, finish, condition, notes = settled(state)
