@@ -336,7 +336,7 @@ PARKING = (
         "park_motor_silent", "motor bus", "SIGTERM; while the arm parks, one motor neither hears nor answers",
         _how("signal", name="SIGTERM"), "stop", "joint state", ("joint_state_stale",),
         restart=True, exit_codes=(4,), then=Injection("motor", {"kind": "servo_silent"}), then_at="parking",
-        last_s=0.1,
+        last_s=0.05,
     ),
     FaultClass(
         "park_stop_input", "person", "SIGTERM; while the arm parks, the stop input is pressed",
