@@ -80,8 +80,9 @@ class Journal:
 
 
 def _still(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a machine's description does not change from minute to minute."""
-    return {key: value for key, value in machine.items() if key != "load_average"}
+    """What of a machine's description does not change from minute to minute, or with the cores that one
+    campaign is given."""
+    return {key: value for key, value in machine.items() if key not in ("load_average", "cpus")}
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -112,7 +112,7 @@ def test_another_try_has_another_seed():
     assert campaign.Order("chunk_nan", 1).seed(5) == campaign.Order("chunk_nan", 1).seed(5)
 
 
-MACHINE = {"cpu": "this one", "load_average": [0.1]}
+MACHINE = {"cpu": "this one", "cpus": 1, "load_average": [0.1]}
 
 
 def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path):
@@ -122,7 +122,7 @@ def test_a_killed_campaign_goes_on_where_it_was(tmp_path: Path):
     journal.close()
     with path.open("a") as file:
         file.write('{"class": "chunk_nan", "numb')
-    again = Journal.open(path, "abc", 1, {**MACHINE, "load_average": [9.0]})
+    again = Journal.open(path, "abc", 1, {**MACHINE, "cpus": 2, "load_average": [9.0]})
     assert [row["number"] for row in again.rows] == [0]
     assert again.header["machine"] == MACHINE
     again.add({"class": "chunk_nan", "number": 1})
