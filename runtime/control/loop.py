@@ -139,9 +139,8 @@ class ControlLoop:
         if problem:
             telemetry.report(Note("recorder", problem))
         telemetry.stages.add("tick", self._clock() - wake.wake_ns)
-        at_rest = self.state.phase in (Phase.STOPPED, Phase.HOLD)
-        if inbox.reset and self.stop_inputs.any_lost and at_rest:
-            self._reopen_inputs()
+        if inbox.reset and self.state.phase in (Phase.STOPPED, Phase.HOLD):
+            self._tell(self.stop_inputs.reopen())
         return output.finish
 
     def _may_arm(self, inbox: Inbox) -> bool:
@@ -240,11 +239,6 @@ class ControlLoop:
             # The computer is about to be reset: better at rest.
             text = f"the watchdog {self.watchdog.path} cannot be fed: {error.strerror}"
             self._pending.append(Condition("internal", text))
-
-    def _reopen_inputs(self) -> None:
-        """May block: the arm stands, and the slots that pass are no misses."""
-        self._tell(self.stop_inputs.reopen())
-        self._grid.restart()
 
     def _tell(self, notes: Iterable[Note]) -> None:
         for note in notes:

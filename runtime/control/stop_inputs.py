@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Protocol
 
 from ...drivers.errors import ConfigError, DriverError
@@ -19,6 +22,9 @@ from .evdev import EvdevKey
 from .gpio import GpioLine
 from .input_spec import EvdevSpec, GpioSpec, InputSpec, check_apart, parse_input
 from .state import Condition, Note
+
+STACK_BYTES = 1 << 18
+"""Of the thread that opens inputs: control locks all of its memory."""
 
 
 class InputError(DriverError):
@@ -58,6 +64,8 @@ class Input:
     identity: str = ""
     lost: str = ""
     """Why it is gone; empty while it is there."""
+    opening: bool = False
+    """Gone, and being opened again."""
     down: bool = False
     pressed_condition: Condition = field(init=False)
 
@@ -66,7 +74,11 @@ class Input:
         self.pressed_condition = Condition("stop_input", f"{self.spec.text}: {key} is pressed")
 
     def open(self) -> None:
-        """Raises `InputError`."""
+        """Raises `InputError`. May block: a driver wakes its device up."""
+        self.use(self.opened())
+
+    def opened(self) -> Button:
+        """The button, not yet in use. Raises `InputError`. May block."""
         try:
             button = open_button(self.spec, stops=self.stops)
         except OSError as error:
@@ -76,31 +88,37 @@ class Input:
         if self.identity not in ("", button.identity):
             button.close()
             raise InputError(f"{self.spec.text} is another device now: {button.identity}")
-        self.button, self.identity, self.lost = button, button.identity, ""
+        return button
+
+    def use(self, button: Button) -> None:
+        # What is held down from before is no press of a reset.
+        self.button, self.identity, self.lost, self.down = button, button.identity, "", True
 
     def read(self) -> bool:
         """Whether it is pressed; notices that it has gone."""
-        if self.button is None:
+        if self.button is None or self.lost:
             return False
         try:
             self.down = self.button.read()
         except OSError as error:
+            # Not closed yet: that may block, and the arm may be in motion.
             what = "plug it in again, then reset twice" if self.stops else "plug it in again, then reset"
             self.lost = f"{self.spec.text} is gone ({error.strerror}); {what}"
-            self.close()
             return False
         return self.down
 
-    def close(self) -> None:
+    def given_up(self) -> Button | None:
+        """What it has, for somebody else to close."""
         button, self.button = self.button, None
-        if button is not None:
-            with contextlib.suppress(OSError):
-                # What has vanished may refuse even that.
-                button.close()
+        return button
 
 
 class StopInputs:
-    """All of a run. `poll` never blocks and never raises."""
+    """All of a run. After `open`, no method blocks or raises but `close`.
+
+    Those that are gone are opened again by a thread. `open` starts it before the real-time set-up, which is
+    of the calling thread alone: it has no real-time priority and is not tied to control's core.
+    """
 
     def __init__(self, stops: Sequence[str] = (), resets: Sequence[str] = ()) -> None:
         """Opens nothing yet. Raises `ConfigError` for what is malformed."""
@@ -111,6 +129,8 @@ class StopInputs:
         check_apart(stop_specs, reset_specs)
         self.stops = [Input(spec, stops=True) for spec in stop_specs]
         self.resets = [Input(spec, stops=False) for spec in reset_specs]
+        self._to_open: SimpleQueue[tuple[Input, Button | None] | None] = SimpleQueue()
+        self._opened: deque[tuple[Input, Button | InputError]] = deque()
 
     @property
     def all(self) -> list[Input]:
@@ -127,6 +147,8 @@ class StopInputs:
                 same = "; a cut wire, a missing plug or the wrong `active` looks the same"
                 hint = same if isinstance(each.spec, GpioSpec) else ""
                 raise InputError(f"{each.pressed_condition.text} at the start: release it{hint}")
+        if self.all:
+            _start_thread(self._open_again)
 
     def guards(self) -> list[str]:
         """A line for each, read off the open device."""
@@ -141,41 +163,61 @@ class StopInputs:
         """The conditions that hold in this tick, and whether a reset input has just been pressed."""
         if not self.stops and not self.resets:
             return _NOTHING
+        notes = self._take_up()
         conditions: list[Condition] = []
         for each in self.stops:
             if each.read():
                 conditions.append(each.pressed_condition)
             elif each.lost:
                 conditions.append(Condition("stop_input_lost", each.lost))
-        reset, notes = False, ()
+        reset = False
         for each in self.resets:
             before, was_lost = each.down, each.lost
             reset |= each.read() and not before
             if each.lost and not was_lost:
-                notes = (*notes, Note("reset_input_lost", each.lost))
-        return Polled(tuple(conditions), reset, notes)
+                notes.append(Note("reset_input_lost", each.lost))
+        return Polled(tuple(conditions), reset, tuple(notes))
 
     def reopen(self) -> list[Note]:
-        """Tries those that are gone again. This may block (an input device wakes up): only at rest."""
+        """Has those that are gone opened again; what became of it, a later `poll` says."""
         notes = []
         for each in self.all:
-            if not each.lost:
-                continue
-            try:
-                each.open()
-                each.read()
-                notes.append(Note("input_back", f"{each.spec.text} is there again"))
-            except InputError as error:
-                notes.append(Note("input_missing", str(error)))
+            if each.opening:
+                notes.append(
+                    Note("input_missing", f"{each.spec.text}: opening it has not come to an end yet")
+                )
+            elif each.lost:
+                each.opening = True
+                self._to_open.put((each, each.given_up()))
         return notes
 
-    @property
-    def any_lost(self) -> bool:
-        return any(each.lost for each in self.all)
-
     def close(self) -> None:
+        self._to_open.put(None)
         for each in self.all:
-            each.close()
+            _close(each.given_up())
+
+    def _open_again(self) -> None:
+        """The thread. It changes no `Input`."""
+        while (job := self._to_open.get()) is not None:
+            each, gone = job
+            _close(gone)
+            try:
+                result = each.opened()
+            except InputError as error:
+                result = error
+            self._opened.append((each, result))
+
+    def _take_up(self) -> list[Note]:
+        notes = []
+        while self._opened:
+            each, result = self._opened.popleft()
+            each.opening = False
+            if isinstance(result, InputError):
+                notes.append(Note("input_missing", str(result)))
+            else:
+                each.use(result)
+                notes.append(Note("input_back", f"{each.spec.text} is there again"))
+        return notes
 
 
 _NOTHING = Polled()
@@ -184,6 +226,22 @@ _NOTHING = Polled()
 def open_button(spec: InputSpec, *, stops: bool) -> Button:
     """Raises `OSError`, `ConfigError`."""
     return EvdevKey(spec, doubt=stops) if isinstance(spec, EvdevSpec) else GpioLine(spec)
+
+
+def _close(button: Button | None) -> None:
+    if button is not None:
+        with contextlib.suppress(OSError):
+            # What has vanished may refuse even that.
+            button.close()
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    before = threading.stack_size(STACK_BYTES)
+    try:
+        # Nobody waits for its end: an open may hang.
+        threading.Thread(target=work, name="inputs", daemon=True).start()
+    finally:
+        threading.stack_size(before)
 
 
 def _why(each: Input, error: OSError) -> str:

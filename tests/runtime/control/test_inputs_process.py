@@ -121,6 +121,10 @@ def test_a_vanished_stop_input_stops_and_comes_back_with_a_reset(
 ) -> None:
     with control(robot, tmp_path, ON_FAKE_DEVICES, stop_inputs=[f"evdev:{keys.path}"]) as rig:
         moving(rig)
+        others = {int(name) for name in os.listdir(f"/proc/{rig.process.pid}/task")} - {rig.process.pid}
+        # Whatever priority and core the ticks were given.
+        assert {os.sched_getscheduler(thread) for thread in others} == {os.SCHED_OTHER}
+        assert all(os.sched_getaffinity(thread) == os.sched_getaffinity(0) for thread in others)
         keys.unplug()
         assert rig.wait_for("stop").text.startswith("stop_input_lost")
         rig.wait_for("stopped")

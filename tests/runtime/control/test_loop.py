@@ -21,6 +21,7 @@ from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.gate import FeetechGate
 from holdfast.runtime.control.latch import LatchFile
 from holdfast.runtime.control.loop import ControlLoop
+from holdfast.runtime.control.stop_inputs import StopInputs
 from holdfast.runtime.control.watchdog import Watchdog
 from holdfast.runtime.messages import Arm as ArmMessage
 from holdfast.runtime.messages import Event, Heartbeat, Phase, Quit, Stop
@@ -108,7 +109,12 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def make_scene(
-    tmp_path: Path, *, dry_run: bool = False, watchdog: Watchdog | None = None, **changes: object
+    tmp_path: Path,
+    *,
+    dry_run: bool = False,
+    stop_inputs: StopInputs | None = None,
+    watchdog: Watchdog | None = None,
+    **changes: object,
 ) -> Scene:
     """A busy machine may miss as many slots as it likes."""
     ours_s, theirs_s = channel_pair()
@@ -128,6 +134,7 @@ def make_scene(
         LatchFile(tmp_path / "latch.json"),
         options,
         flight=ControlRecorder.open(tmp_path / "rings", patient),
+        stop_inputs=stop_inputs,
         watchdog=watchdog,
     )
     return Scene(loop, arm, supervisor, Channel(ours_p, 1))

@@ -33,8 +33,15 @@ class Device:
     def plug(self) -> None:
         self.path.unlink(missing_ok=True)
         os.mkfifo(self.path)
-        self.fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        self.answer()
+
+    def plug_dumb(self) -> None:
+        """Its node is there, but whoever opens it, and is willing to wait, waits until `answer`."""
+        os.mkfifo(self.path)
+
+    def answer(self) -> None:
         self.tell()
+        self.fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
 
     def tell(self, **changes: Any) -> None:
         self._knows.update(changes)
