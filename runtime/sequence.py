@@ -47,6 +47,7 @@ class Sequence:
         self.policy_asked = False
         """The policy process is opening its cameras anew and has not said yet whether it is ready."""
         self.verdict = Verdict()
+        """What the process exits with, and why: final once `stage` is DONE."""
         self._index = 0
         self._since_ns = now_ns
         self._connected = self._ticking = self._ready = False
@@ -66,16 +67,6 @@ class Sequence:
     def policy_ready(self) -> bool:
         """Whether a task could begin."""
         return self._ready and self._policy_well and "policy" in self.alive
-
-    @property
-    def reason(self) -> str:
-        """Why the run ended as it did, for a person."""
-        return self.verdict.reason
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What the process exits with; meaningful once `stage` is DONE."""
-        return self.verdict.exit_code
 
     def on_event(self, child: Child, event: Event, now_ns: int) -> list[Action]:
         """An event of a child."""
@@ -178,7 +169,7 @@ class Sequence:
         if self.stage == Stage.QUITTING:
             text = "stopping here, no further motion"
             return Outcome([Journal("signal", f"q again: {text}"), *self._here(now_ns)], text)
-        self.verdict.reason = self.reason or f"ended by {by}"
+        self.verdict.reason = self.verdict.reason or f"ended by {by}"
         return Outcome(self._quit(now_ns, asked=True), "the run ends")
 
     def _go_on(self, now_ns: int) -> Outcome:
@@ -204,10 +195,9 @@ class Sequence:
             silence_s = (now_ns - self._control_heard_ns) / _SECOND
             if silence_s > CONTROL_SILENCE_S:
                 self._connected = False
-                self.verdict.internal(
-                    f"the control process has been silent for {silence_s:.1f} s and was killed"
-                )
-                return [Journal("late", self.reason), *self._end_policy(True), End("control", now=True)]
+                text = f"the control process has been silent for {silence_s:.1f} s and was killed"
+                self.verdict.internal(text)
+                return [Journal("late", text), *self._end_policy(True), End("control", now=True)]
         here_ns = self._asked_here_ns
         if here_ns is not None and "control" in self.alive and now_ns - here_ns > LAST_GRACE_S * _SECOND:
             self.verdict.internal("the control process did not stop in time and was killed")
@@ -227,7 +217,7 @@ class Sequence:
         self._late = True
         waited_for = "" if self.stage != Stage.STARTING else f": {self._missing()} not ready"
         self.verdict.internal(f"no answer within {limit_s:.0f} s while {self.stage.value}{waited_for}")
-        actions: list[Action] = [Journal("late", self.reason), *self._end_policy(True)]
+        actions: list[Action] = [Journal("late", self.verdict.reason), *self._end_policy(True)]
         if self.stage != Stage.QUITTING:
             actions += self._pause_policy(now_ns, "no answer in time")
             self._enter(Stage.QUITTING, now_ns)
@@ -288,7 +278,7 @@ class Sequence:
             return []
         self._index += 1
         if self.task is None:
-            self.verdict.reason = self.reason or "all tasks done"
+            self.verdict.reason = self.verdict.reason or "all tasks done"
             return self._quit(now_ns)
         return self._return(now_ns)
 
@@ -346,7 +336,7 @@ class Sequence:
         person who named just that."""
         if self.stage in (Stage.QUITTING, Stage.LEAVING, Stage.DONE):
             return []
-        actions = self._pause_policy(now_ns, self.reason or "ended")
+        actions = self._pause_policy(now_ns, self.verdict.reason or "ended")
         if "control" not in self.alive:
             return [*actions, *self._leave(now_ns)]
         # Who ends a run that is stopped does not mean the arm to move, whatever control makes of a reset. And
@@ -375,7 +365,7 @@ class Sequence:
 
     def _control_exit(self, status: int, now_ns: int) -> list[Action]:
         self.verdict.control_ended(status, asked=self.stage == Stage.QUITTING)
-        return [*self._pause_policy(now_ns, self.reason or "ended"), *self._leave(now_ns)]
+        return [*self._pause_policy(now_ns, self.verdict.reason or "ended"), *self._leave(now_ns)]
 
     def _policy_exit(self, status: int, now_ns: int) -> list[Action]:
         text = f"the policy process ended unexpectedly ({describe_status(status)})"
@@ -386,7 +376,7 @@ class Sequence:
             # Often the cause of the stop that control has noticed first.
             return [Journal("fault", text)] if status not in (0, ExitCode.REFUSED) else []
         if status == ExitCode.REFUSED and self.stage == Stage.STARTING:
-            self.verdict.refuse(self.reason or "the policy process refused to start")
+            self.verdict.refuse(self.verdict.reason or "the policy process refused to start")
             return self._quit(now_ns)
         if self.stage == Stage.STARTING:
             self.verdict.internal(text)

@@ -157,8 +157,8 @@ class _Supervisor:
             self._log.stage = self._sequence.stage
             self._log.task = self._sequence.task
             self._screen.show(self._log)
-        self._log.exit_code = self._sequence.exit_code
-        self._log.reason = self._sequence.reason
+        self._log.exit_code = self._sequence.verdict.exit_code
+        self._log.reason = self._sequence.verdict.reason
         self._log.stops = self._sequence.verdict.stops
         self._log.schedule = self._sequence.schedule
 

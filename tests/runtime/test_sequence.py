@@ -89,7 +89,7 @@ class Play:
         self.exit("control", 4 if self.sequence.verdict.stops else 0)
         self.exit("policy", 0)
         assert self.sequence.stage == Stage.DONE
-        return self.sequence.exit_code
+        return self.sequence.verdict.exit_code
 
     def _keep(self, actions: list[Action]) -> list[Action]:
         self.actions += actions
@@ -147,9 +147,9 @@ def test_a_policy_that_must_starve_is_refused_before_torque_with_the_arithmetic(
     assert sent(shown, Quit) == [Quit(park=True)]
     play.exit("control", 0)
     play.exit("policy", 0)
-    assert play.sequence.exit_code == ExitCode.REFUSED
-    assert "newest chunks cannot be scheduled: a chunk ends up to" in play.sequence.reason
-    assert "--strategy sequential" in play.sequence.reason
+    assert play.sequence.verdict.exit_code == ExitCode.REFUSED
+    assert "newest chunks cannot be scheduled: a chunk ends up to" in play.sequence.verdict.reason
+    assert "--strategy sequential" in play.sequence.verdict.reason
 
 
 def test_the_same_policy_runs_sequentially():
@@ -177,7 +177,7 @@ def test_tasks_follow_each_other_with_a_return_and_a_pause_between():
     assert sent(play.hear("control", "holding"), Quit) == [Quit(park=True)]
     assert sent(play.exit("control", 0), Quit, "policy") == [Quit()]
     play.exit("policy", 0)
-    assert play.sequence.exit_code == ExitCode.FINISHED
+    assert play.sequence.verdict.exit_code == ExitCode.FINISHED
     assert [record.outcome for record in play.sequence.records] == ["time is up"] * 2
     wanted = [*["schedule"] * 4, *["task_ready", "task_start", "task_end"] * 2]
     assert journal(play.actions) == wanted
@@ -196,7 +196,7 @@ def test_a_person_can_have_a_recording_at_any_time_and_nothing_else_changes(ask:
         stage = play.sequence.stage
         assert ask(play) == [Save()]
         assert play.sequence.stage == stage
-    assert play.sequence.reason == ""
+    assert play.sequence.verdict.reason == ""
 
 
 def test_ending_a_task_twice_does_nothing_more():
@@ -212,8 +212,8 @@ def test_a_refusal_ends_the_run_with_its_reason(child: Child):
     play.exit(child, 3)
     play.exit("policy" if child == "control" else "control", 0)
     assert play.sequence.stage == Stage.DONE
-    assert play.sequence.exit_code == ExitCode.REFUSED
-    assert play.sequence.reason == "the robot does not fit"
+    assert play.sequence.verdict.exit_code == ExitCode.REFUSED
+    assert play.sequence.verdict.reason == "the robot does not fit"
 
 
 def test_the_policys_own_reason_counts_not_that_it_is_gone():
@@ -222,8 +222,8 @@ def test_the_policys_own_reason_counts_not_that_it_is_gone():
     play.hear("policy", "refused", "bundle is damaged")
     play.exit("policy", 3)
     play.exit("control", 3)
-    assert play.sequence.reason == "bundle is damaged"
-    assert play.sequence.exit_code == ExitCode.REFUSED
+    assert play.sequence.verdict.reason == "bundle is damaged"
+    assert play.sequence.verdict.exit_code == ExitCode.REFUSED
 
 
 def test_a_policy_that_crashes_while_loading_is_an_internal_error():
@@ -231,8 +231,8 @@ def test_a_policy_that_crashes_while_loading_is_an_internal_error():
     play.hear("control", "refused", "policy_lost: the policy process has ended")
     play.exit("policy", -9)
     play.exit("control", 3)
-    assert play.sequence.exit_code == ExitCode.INTERNAL
-    assert "SIGKILL" in play.sequence.reason
+    assert play.sequence.verdict.exit_code == ExitCode.INTERNAL
+    assert "SIGKILL" in play.sequence.verdict.reason
 
 
 def test_a_refused_start_that_left_torque_on_is_no_refusal_before_torque() -> None:
@@ -241,8 +241,8 @@ def test_a_refused_start_that_left_torque_on_is_no_refusal_before_torque() -> No
     play.hear("control", "refused", "arming failed, some motors may hold torque")
     play.exit("control", ExitCode.PROTECTIVE_STOP)
     play.exit("policy", 0)
-    assert play.sequence.exit_code == ExitCode.PROTECTIVE_STOP
-    assert "arming failed" in play.sequence.reason
+    assert play.sequence.verdict.exit_code == ExitCode.PROTECTIVE_STOP
+    assert "arming failed" in play.sequence.verdict.reason
 
 
 def test_a_protective_stop_pauses_the_policy_and_ends_the_run():
@@ -251,7 +251,7 @@ def test_a_protective_stop_pauses_the_policy_and_ends_the_run():
     assert sent(actions, Task, "policy") == [Task(1, "")]
     assert sent(actions, Quit) == [Quit(park=False)]
     assert play.end() == ExitCode.PROTECTIVE_STOP
-    assert "following_error" in play.sequence.reason
+    assert "following_error" in play.sequence.verdict.reason
 
 
 def test_at_a_terminal_it_waits_and_a_person_resets_and_goes_on():
@@ -275,7 +275,7 @@ def test_at_a_terminal_it_waits_and_a_person_resets_and_goes_on():
     assert play.sequence.stage == Stage.QUITTING
     play.exit("control", 0)
     play.exit("policy", 0)
-    assert play.sequence.exit_code == ExitCode.FINISHED
+    assert play.sequence.verdict.exit_code == ExitCode.FINISHED
 
 
 def test_a_policy_that_is_still_not_ready_is_asked_again():
@@ -357,8 +357,8 @@ def test_a_stop_before_torque_ends_the_run_and_nothing_moves():
     play.exit("control", 0)
     play.exit("policy", 0)
     assert sent(play.actions, Arm) == []
-    assert play.sequence.exit_code == ExitCode.REFUSED
-    assert play.sequence.reason == "a person asked for a stop before torque was given"
+    assert play.sequence.verdict.exit_code == ExitCode.REFUSED
+    assert play.sequence.verdict.reason == "a person asked for a stop before torque was given"
 
 
 def test_ending_a_run_that_is_stopped_moves_nothing():
@@ -405,15 +405,15 @@ def test_a_policy_killed_in_motion_ends_in_a_protective_stop_even_after_a_reset(
     assert sent(play.key("n"), Quit) == [Quit(park=False)]
     play.exit("control", 0)
     assert play.sequence.stage == Stage.DONE
-    assert play.sequence.exit_code == ExitCode.PROTECTIVE_STOP
+    assert play.sequence.verdict.exit_code == ExitCode.PROTECTIVE_STOP
 
 
 def test_control_that_dies_is_an_internal_error_that_says_what_the_motors_do():
     play = Play().run()
     assert sent(play.exit("control", -9), Quit, "policy") == [Quit()]
     play.exit("policy", 0)
-    assert play.sequence.exit_code == ExitCode.INTERNAL
-    assert "keep their last goal" in play.sequence.reason
+    assert play.sequence.verdict.exit_code == ExitCode.INTERNAL
+    assert "keep their last goal" in play.sequence.verdict.reason
 
 
 def test_control_that_hangs_is_killed_after_the_policy():
@@ -458,7 +458,7 @@ def test_a_signal_before_the_policy_is_ready_ends_it_at_once():
     assert sent(play.signal(signal.SIGTERM), Quit) == [Quit(park=True)]
     assert play.exit("control", 0) == [End("policy")]
     play.exit("policy", -15)
-    assert play.sequence.exit_code == ExitCode.TERMINATED
+    assert play.sequence.verdict.exit_code == ExitCode.TERMINATED
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_every_wait_has_a_deadline(prepare: Any, seconds: float):
     play.exit("policy", -9)
     play.exit("control", -9)
     assert play.sequence.stage == Stage.DONE
-    assert play.sequence.exit_code == ExitCode.INTERNAL
+    assert play.sequence.verdict.exit_code == ExitCode.INTERNAL
 
 
 def test_a_policy_that_does_not_leave_is_killed():
