@@ -264,7 +264,9 @@ def _in_run(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
 
 def _in_return(node: Node, settings: CoreConfig) -> tuple[Any, ...]:
     state = node.state
+    assert state.joint is not None
     return (
+        state.joint.stamp_ns >= state.at_goal_ns,
         state.goal_event,
         bool(state.at_goal_ns),
         bool(state.settled_ns),
