@@ -241,7 +241,9 @@ def _ride_through(
         _held(findings, row, c, line, witness, line.stop.at_ns)
         return
     moved = witness.moving(line.watched_ns - GOING_NS, line.watched_ns)
-    findings.check(max(moved.true) >= GOING_RAD, "the arm does not move any more, and nobody said why")
+    findings.check(
+        max(arm(c, moved.true)) >= GOING_RAD, "the arm does not move any more, and nobody said why"
+    )
     _torque(findings, row, line, witness)
 
 
