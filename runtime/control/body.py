@@ -163,7 +163,7 @@ class Body:
 
     def _change_within(self, away: Sequence[float]) -> NDArray[np.float64]:
         self._away[:] = away
-        return np.dot(self.reach, self._away, out=self._change)
+        return self.reach.dot(self._away, out=self._change)
 
     def _touching(self) -> bool:
         """MuJoCo lists what is nearer than its margin; where it lists nothing, all is well."""

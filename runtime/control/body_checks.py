@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .body import Body
 from .smoother import Motion, Smoother
-from .tools import Tools, Violation
+from .tools import TOLERANCE, Tools, Violation
 
 if TYPE_CHECKING:
     from .config import CoreConfig
@@ -25,7 +25,6 @@ FINE_M = 0.0005
 """A stretch that changes distances by less than this to either side is not halved again."""
 _SAME_M = 1e-9
 """Distances that differ by less are equal, but for rounding."""
-_TOLERANCE = 1e-6
 _LATER_S = 1e-6
 """For rounding of the time at which a joint turns."""
 _AHEAD_S = 1e-4
@@ -52,7 +51,7 @@ def check_tool_speed(before: Motion, after: Motion, config: CoreConfig, tools: T
     ahead = [p + v * _AHEAD_S for p, v in zip(after.position, after.velocity, strict=True)]
     step = math.dist(body.tip(before.position), here) / (config.dt_ns * 1e-9)
     stated = math.dist(here, body.tip(ahead)) / _AHEAD_S
-    allowed = limit * (1 + _TOLERANCE) + _TOLERANCE
+    allowed = limit * (1 + TOLERANCE) + TOLERANCE
     if not (step <= allowed and stated <= allowed):
         return Violation("tool_speed", f"the tip at {max(step, stated):.3f} m/s, limit {limit:g} m/s")
     return None
@@ -91,18 +90,13 @@ class _Way:
     """From one setpoint to the next (time -dt .. 0), and on along the braking from there."""
 
     def __init__(self, body: Body, smoother: Smoother, before: Motion, after: Motion, dt_s: float) -> None:
-        self._body, self._smoother, self._before, self._after, self._dt_s = (
-            body,
-            smoother,
-            before,
-            after,
-            dt_s,
-        )
+        self._body, self._smoother = body, smoother
+        self._before, self._after, self._dt_s = before, after, dt_s
         self._end_s = smoother.braking_s(after)
         self._turns = smoother.turning_back(after)
 
     def judge(self) -> Violation | None:
-        start, end = self._before.position, self._at(self._end_s)
+        start, end = self._before.position, self._smoother.stopping_position(self._after)
         return self._stretch(-self._dt_s, start, self._end_s, end, HALVINGS)
 
     def _stretch(
@@ -137,9 +131,11 @@ class _Way:
         end: Sequence[float],
     ) -> list[float]:
         """How far each joint gets from `middle` in a stretch: as at one of its ends, but for turning."""
-        away = [max(abs(a - m), abs(b - m)) for a, m, b in zip(start, middle, end, strict=True)]
         if start_s < 0 < end_s:
-            away = [max(x, abs(a - m)) for x, a, m in zip(away, self._after.position, middle, strict=True)]
+            poses = zip(middle, start, self._after.position, end, strict=True)
+            away = [max(abs(a - m), abs(b - m), abs(c - m)) for m, a, b, c in poses]
+        else:
+            away = [max(abs(a - m), abs(b - m)) for m, a, b in zip(middle, start, end, strict=True)]
         for joint, time_s, far in self._turns:
             if start_s <= time_s + _LATER_S and time_s - _LATER_S <= end_s:
                 away[joint] += far

@@ -16,10 +16,7 @@ from .body_checks import check_body, check_tool_speed
 from .config import CoreConfig
 from .executor import Execution, Target
 from .smoother import Motion
-from .tools import Tools, Violation
-
-_TOLERANCE = 1e-6
-"""Relative slack of the kinematic checks, for rounding in the trajectory generator."""
+from .tools import TOLERANCE, Tools, Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,54 +117,55 @@ SetpointCheck = Callable[[Motion, Motion, CoreConfig, Tools], Violation | None]
 
 def check_position(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
     """Inside the limits; a joint that starts outside (resting there at arming) may only move inwards."""
-    for i, (value, was, low, high) in enumerate(
-        zip(after.position, before.position, config.low, config.high, strict=True)
+    for name, value, was, low, high in zip(
+        config.joint_names, after.position, before.position, config.low, config.high, strict=True
     ):
         if not low <= value <= high and not _inwards(value, was, low, high):
-            name = config.joint_names[i]
             return Violation("position_limit", f"{name} at {value:.3f}, limits {low:.3f} .. {high:.3f}")
     return None
 
 
 def _inwards(value: float, was: float, low: float, high: float) -> bool:
     """Whether a joint is no further outside its limits than it was, but for rounding."""
-    slack = _TOLERANCE * (high - low)
+    slack = TOLERANCE * (high - low)
     return min(low, was) - slack <= value <= max(high, was) + slack
 
 
-def check_velocity(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
+def check_velocity(before: Motion, after: Motion, config: CoreConfig, tools: Tools) -> Violation | None:
     """The step actually commanded, by finite difference, and the velocity that the smoother states."""
     dt_s = config.dt_ns * 1e-9
-    for i, (value, was, stated, limit) in enumerate(
-        zip(after.position, before.position, after.velocity, config.kinematic.velocity, strict=True)
+    for i, (value, was, stated, most) in enumerate(
+        zip(after.position, before.position, after.velocity, tools.most.velocity, strict=True)
     ):
-        most, step = limit * (1 + _TOLERANCE) + _TOLERANCE, (value - was) / dt_s
+        step = (value - was) / dt_s
         if not (-most <= step <= most and -most <= stated <= most):
-            name, worst = config.joint_names[i], max(abs(step), abs(stated))
+            name, limit = config.joint_names[i], config.kinematic.velocity[i]
+            worst = max(abs(step), abs(stated))
             return Violation("velocity_limit", f"{name} at {worst:.3f}/s, limit {limit:.3f}/s")
     return None
 
 
-def check_acceleration(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
+def check_acceleration(before: Motion, after: Motion, config: CoreConfig, tools: Tools) -> Violation | None:
     dt_s = config.dt_ns * 1e-9
-    for i, (value, was, stated, limit) in enumerate(
-        zip(after.velocity, before.velocity, after.acceleration, config.kinematic.acceleration, strict=True)
+    for i, (value, was, stated, most) in enumerate(
+        zip(after.velocity, before.velocity, after.acceleration, tools.most.acceleration, strict=True)
     ):
-        most, step = limit * (1 + _TOLERANCE) + _TOLERANCE, (value - was) / dt_s
+        step = (value - was) / dt_s
         if not (-most <= step <= most and -most <= stated <= most):
-            name, worst = config.joint_names[i], max(abs(step), abs(stated))
+            name, limit = config.joint_names[i], config.kinematic.acceleration[i]
+            worst = max(abs(step), abs(stated))
             return Violation("acceleration_limit", f"{name} at {worst:.2f}/s2, limit {limit:.2f}/s2")
     return None
 
 
-def check_jerk(before: Motion, after: Motion, config: CoreConfig, _: Tools) -> Violation | None:
+def check_jerk(before: Motion, after: Motion, config: CoreConfig, tools: Tools) -> Violation | None:
     dt_s = config.dt_ns * 1e-9
-    for i, (value, was, limit) in enumerate(
-        zip(after.acceleration, before.acceleration, config.kinematic.jerk, strict=True)
+    for i, (value, was, most) in enumerate(
+        zip(after.acceleration, before.acceleration, tools.most.jerk, strict=True)
     ):
-        most, jerk = limit * (1 + _TOLERANCE) + _TOLERANCE, (value - was) / dt_s
+        jerk = (value - was) / dt_s
         if not -most <= jerk <= most:
-            name = config.joint_names[i]
+            name, limit = config.joint_names[i], config.kinematic.jerk[i]
             return Violation("jerk_limit", f"{name} at {abs(jerk):.1f}/s3, limit {limit:.1f}/s3")
     return None
 
@@ -176,11 +174,11 @@ def check_stopping_distance(
     before: Motion, after: Motion, config: CoreConfig, tools: Tools
 ) -> Violation | None:
     """Braking from the setpoint must come to rest inside the limits (or no further out than it began)."""
-    for i, (rest, was, low, high) in enumerate(
-        zip(tools.smoother.stopping_position(after), before.position, config.low, config.high, strict=True)
+    rests = tools.smoother.stopping_position(after)
+    for name, rest, was, low, high in zip(
+        config.joint_names, rests, before.position, config.low, config.high, strict=True
     ):
         if not low <= rest <= high and not _inwards(rest, was, low, high):
-            name = config.joint_names[i]
             return Violation(
                 "stopping_distance",
                 f"{name} would come to rest at {rest:.3f}, limits {low:.3f} .. {high:.3f}",
@@ -286,8 +284,10 @@ def gripping_since(
     if not any(config.grip):
         return (0,) * len(since_ns)
     return tuple(
-        (since or now_ns) if grip is not None and abs(load) > grip[0] else 0
-        for load, since, grip in zip(joint.load, since_ns, config.grip, strict=True)
+        [
+            (since or now_ns) if grip is not None and abs(load) > grip[0] else 0
+            for load, since, grip in zip(joint.load, since_ns, config.grip, strict=True)
+        ]
     )
 
 

@@ -90,29 +90,34 @@ class FeetechGate:
         if instruction in (_PING, _READ, _SYNC_READ):
             return
         if instruction == _WRITE and motor_id != BROADCAST and len(parameters) >= 2:
-            self._check(motor_id, parameters[0], parameters[1:])
+            data = parameters[1:]
+            self._check(self._rule(motor_id, parameters[0], len(data)), motor_id, data)
         elif instruction == _SYNC_WRITE and motor_id == BROADCAST and len(parameters) >= 2:
             address, width = parameters[0], parameters[1]
             blocks = parameters[2:]
             if width == 0 or not blocks or len(blocks) % (width + 1):
                 raise GateDenied(f"a sync write with ragged blocks: {frame[:16].hex(' ')}")
+            rule = self._rule(blocks[0], address, width)
             for start in range(0, len(blocks), width + 1):
-                self._check(blocks[start], address, blocks[start + 1 : start + 1 + width])
+                self._check(rule, blocks[start], blocks[start + 1 : start + 1 + width])
         else:
             raise GateDenied(f"instruction 0x{instruction:02x} to motor {motor_id} is not allowed")
 
-    def _check(self, motor_id: int, address: int, data: bytes) -> None:
-        rule = self._present.get((address, len(data)))
+    def _rule(self, motor_id: int, address: int, width: int) -> Rule:
+        rule = self._present.get((address, width))
         if rule is None:
             raise GateDenied(
-                f"motor {motor_id}: register {address} ({len(data)} bytes) may not be written in phase "
+                f"motor {motor_id}: register {address} ({width} bytes) may not be written in phase "
                 f"{self.phase.value}"
             )
+        return rule
+
+    def _check(self, rule: Rule, motor_id: int, data: bytes) -> None:
         allowed = rule.allowed.get(motor_id)
         value = int.from_bytes(data, "little")
         if allowed is None or not allowed[0] <= value <= allowed[1]:
             limits = "nothing" if allowed is None else f"{allowed[0]} .. {allowed[1]}"
             raise GateDenied(
-                f"motor {motor_id}: {value} to register {address} in phase {self.phase.value}; allowed is "
-                f"{limits}"
+                f"motor {motor_id}: {value} to register {rule.address} in phase {self.phase.value}; allowed "
+                f"is {limits}"
             )

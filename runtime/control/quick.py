@@ -11,8 +11,10 @@ def replace(value: T, **changes: Any) -> T:
     """A copy of a frozen dataclass without slots, with other values in some fields. Raises `TypeError` for a
     field that it does not have; `__post_init__` is not called."""
     fields = value.__dict__
-    if not changes.keys() <= fields.keys():
-        raise TypeError(f"{type(value).__name__} has no {', '.join(changes.keys() - fields.keys())}")
     changed = object.__new__(type(value))
-    changed.__dict__.update(fields, **changes)
+    made = changed.__dict__
+    made.update(fields)
+    made.update(changes)
+    if len(made) != len(fields):
+        raise TypeError(f"{type(value).__name__} has no {', '.join(changes.keys() - fields.keys())}")
     return changed

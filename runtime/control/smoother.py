@@ -62,7 +62,7 @@ class Smoother:
     def __init__(self, limits: KinematicLimits, dt_s: float) -> None:
         self._dt_s = dt_s
         joints = len(limits.velocity)
-        self._limits = (limits.velocity, limits.acceleration, limits.jerk)
+        self._limits = limits
         self._single = ruckig.Ruckig(1)
         self._path = ruckig.Trajectory(1)
         self._requests = [_request(limits, i, i + 1) for i in range(joints)]
@@ -72,6 +72,8 @@ class Smoother:
         self._following = _request(limits, 0, joints)
         self._braking_path = ruckig.Trajectory(joints)
         self._braking_from: Motion | None = None
+        self._braking_s = 0.0
+        self._rest: tuple[float, ...] = ()
         self._braking = _request(limits, 0, joints)
         self._braking.control_interface = ruckig.ControlInterface.Velocity
         self._braking.synchronization = ruckig.Synchronization.No
@@ -94,12 +96,7 @@ class Smoother:
         """
         if not math.isfinite(sum(target) + sum(target_velocity)):
             raise SmootherError(f"the target {target} with velocity {target_velocity} is not finite")
-        reachable = [
-            _without_run_up(*row)
-            for row in zip(
-                motion.position, motion.velocity, target, target_velocity, *self._limits, strict=True
-            )
-        ]
+        reachable = _without_run_up(motion, target, target_velocity, self._limits)
         minimum = duration_s if duration_s > 0 else None
         request, path = self._following, self._all_path
         request.current_position = motion.position
@@ -150,14 +147,13 @@ class Smoother:
 
     def stopping_position(self, motion: Motion) -> tuple[float, ...]:
         """Where braking from `motion` comes to rest."""
-        path = self._braked(motion)
-        # Joints that rest before the last one does, stay where they are.
-        position, _, _ = path.at_time(path.duration)
-        return tuple(position)
+        self._braked(motion)
+        return self._rest
 
     def braking_s(self, motion: Motion) -> float:
         """How long the fastest braking from `motion` takes."""
-        return self._braked(motion).duration
+        self._braked(motion)
+        return self._braking_s
 
     def braking_at(self, motion: Motion, time_s: float) -> Sequence[float]:
         """The positions on that way, so long after `motion`."""
@@ -172,7 +168,7 @@ class Smoother:
         """
         turns = []
         for i, (v, a, jerk) in enumerate(
-            zip(motion.velocity, motion.acceleration, self._limits[2], strict=True)
+            zip(motion.velocity, motion.acceleration, self._limits.jerk, strict=True)
         ):
             if v * a < 0 and 2 * jerk * abs(v) < a * a:
                 v, a = abs(v), abs(a)
@@ -198,36 +194,46 @@ class Smoother:
         request.current_position = motion.position
         request.current_velocity = motion.velocity
         request.current_acceleration = motion.acceleration
-        _calculate(self._all, request, self._braking_path)
-        self._braking_from = motion
-        return self._braking_path
+        path = self._braking_path
+        _calculate(self._all, request, path)
+        self._braking_from, self._braking_s = motion, path.duration
+        # Joints that rest before the last one does, stay where they are.
+        self._rest = tuple(path.at_time(self._braking_s)[0])
+        return path
 
 
 def _without_run_up(
-    position: float,
-    velocity: float,
-    target: float,
-    target_velocity: float,
-    max_velocity: float,
-    max_acceleration: float,
-    max_jerk: float,
-) -> float:
-    """The part of the target velocity that can be gained on the way to the target.
+    motion: Motion, target: Sequence[float], target_velocity: Sequence[float], limits: KinematicLimits
+) -> list[float]:
+    """Per joint the part of the target velocity that can be gained on the way to the target.
 
     Asked for more, a time-optimal trajectory backs up first to take a run. Over a distance d with
     acceleration a a joint gains v from v0 with v^2 = v0^2 + 2 a d (half of it is asked, for the jerk
     limit); with jerk j from rest v^3 = j d^2.
     """
-    sign = 1.0 if target_velocity >= 0 else -1.0
-    distance = sign * (target - position)
-    if distance <= 0:
-        return 0.0
-    along = sign * velocity
-    if along < 0:
-        along = 0.0
-    by_acceleration = math.sqrt(along * along + max_acceleration * distance)
-    by_jerk = along + (max_jerk * distance * distance) ** (1 / 3)
-    return sign * min(sign * target_velocity, by_acceleration, by_jerk, 0.99 * max_velocity)
+    reachable = []
+    for here, velocity, there, wanted, most, acceleration, jerk in zip(
+        motion.position,
+        motion.velocity,
+        target,
+        target_velocity,
+        limits.velocity,
+        limits.acceleration,
+        limits.jerk,
+        strict=True,
+    ):
+        sign = 1.0 if wanted >= 0 else -1.0
+        distance = sign * (there - here)
+        if distance <= 0:
+            reachable.append(0.0)
+            continue
+        along = sign * velocity
+        if along < 0:
+            along = 0.0
+        by_acceleration = math.sqrt(along * along + acceleration * distance)
+        by_jerk = along + (jerk * distance * distance) ** (1 / 3)
+        reachable.append(sign * min(sign * wanted, by_acceleration, by_jerk, 0.99 * most))
+    return reachable
 
 
 def _request(limits: KinematicLimits, first: int, end: int) -> ruckig.InputParameter:

@@ -165,4 +165,5 @@ def _execution(state: CoreState) -> tuple[int, int, int, int]:
     execution = state.execution
     if execution is None:
         return 0, 0, 0, 0
-    return execution.chunk_id, execution.origin_ns, execution.end_ns, execution.first_used_ns
+    newest = execution.newest
+    return newest.chunk_id, newest.origin_ns, newest.end_ns, execution.first_used_ns

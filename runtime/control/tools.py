@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 from ...drivers.errors import ConfigError
 from .body import Body
-from .smoother import Smoother
+from .smoother import KinematicLimits, Smoother
 
 if TYPE_CHECKING:
     from .config import CoreConfig
+
+
+TOLERANCE = 1e-6
+"""Relative slack of the kinematic checks, for rounding in the trajectory generator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Tools:
     smoother: Smoother
     body: Body | None
     """None: the robot file has none, and nothing of it is checked."""
+    most: KinematicLimits
+    """The kinematic limits with what rounding may add: what the checks compare with."""
 
     @classmethod
     def of(cls, config: CoreConfig) -> Tools:
@@ -40,7 +46,13 @@ class Tools:
             body = Body(config.body, config.joint_names, config.low, config.high)
             for name, pose in (("start", config.start_pose), ("park", config.park_pose)):
                 _check_pose(name, pose, body)
-        return cls(smoother, body)
+        limits = config.kinematic
+        most = KinematicLimits(*map(_most, (limits.velocity, limits.acceleration, limits.jerk)))
+        return cls(smoother, body, most)
+
+
+def _most(limits: Sequence[float]) -> tuple[float, ...]:
+    return tuple(limit * (1 + TOLERANCE) + TOLERANCE for limit in limits)
 
 
 def _check_pose(name: str, position: Sequence[float], body: Body) -> None:

@@ -59,6 +59,8 @@ _pick_output, _USUAL_OUTPUT = _rare(Output)
 _JOINT_TYPES = {name: hint for name, hint in get_type_hints(JointState).items() if name != "stamp_ns"}
 _joint_rows = attrgetter(*_JOINT_TYPES)
 
+_DIRECTIONS = {direction: bytes((direction,)) for direction in Direction}
+
 _CONFIG = TypeAdapter(CoreConfig)
 _STATE = TypeAdapter(CoreState)
 _INBOX = TypeAdapter(Inbox)
@@ -225,8 +227,8 @@ def decode_snapshot(body: bytes) -> Snapshot:
     return _from_json(_SNAPSHOT, body)
 
 
-def encode_bus(direction: int, data: bytes) -> bytes:
-    return bytes((direction,)) + data
+def encode_bus(direction: Direction, data: bytes) -> bytes:
+    return _DIRECTIONS[direction] + data
 
 
 def decode_bus(sequence: int, stamp_ns: int, body: bytes) -> BusRecord:

@@ -144,7 +144,7 @@ def test_the_workspace():
 
 def test_without_a_body_nothing_is_checked_and_said_so():
     config = with_body()
-    tools = Tools(TOOLS.smoother, None)
+    tools = replace(TOOLS, body=None)
     assert check_body(at_rest((0, 0, 0)), at_rest((3, 3, 3)), config, tools) is None
     assert check_tool_speed(at_rest((0, 0, 0)), at_rest((3, 3, 3)), config, tools) is None
     (row,) = describe_body(config, None)

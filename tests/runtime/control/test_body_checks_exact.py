@@ -244,7 +244,7 @@ def test_the_workspace() -> None:
 
 def test_without_a_body_there_is_nothing_to_check() -> None:
     far = Motion.at_rest((0.0, 0.0, 0.0)), Motion.at_rest((3.0, 3.0, 3.0))
-    tools = Tools(TOOLS.smoother, None)
+    tools = replace(TOOLS, body=None)
     assert check_body(*far, CONFIG, tools) is None
     assert check_tool_speed(*far, replace(CONFIG, tool_speed_m_s=0.25), tools) is None
     assert check_tool_speed(*far, CONFIG, TOOLS) is None
