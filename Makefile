@@ -54,7 +54,7 @@ lint: setup ## format, lint and type checks
 
 # Of the files that pyproject.toml names under tool.coverage.
 COVERING := arming body_checks chain chain_setpoints core core_edges core_stops deadlines gate latch_and_table reactions requests \
-	settle stop_categories watch
+	settle stop_categories tools watch
 
 coverage: setup ## every branch of the safety code is taken by its unit tests (100 %)
 	@mkdir -p runs

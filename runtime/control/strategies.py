@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING
 
 from .executor import Bridge, Execution, Path, Target, between, position_at, target_at
@@ -76,15 +75,15 @@ def _fade_in(
 
 def _fade(execution: Execution, now_ns: int, lookahead_ns: int) -> Target:
     paths, ahead_ns = execution.paths, now_ns + lookahead_ns
-    shares = list(map(_share, paths, execution.since_ns, repeat(now_ns)))
     # The first one to be followed: the newest of those that have replaced all before them.
-    first = len(paths) - 1
-    while first > 0 and shares[first] < 1.0:
+    first, shares = len(paths) - 1, []
+    while first > 0 and (share := _share(paths[first], execution.since_ns[first], now_ns)) < 1.0:
+        shares.append(share)
         first -= 1
     here, ahead = position_at(paths[first], now_ns), position_at(paths[first], ahead_ns)
-    for k in range(first + 1, len(paths)):
-        here = _blend(here, position_at(paths[k], now_ns), shares[k])
-        ahead = _blend(ahead, position_at(paths[k], ahead_ns), shares[k])
+    for path, share in zip(paths[first + 1 :], reversed(shares), strict=True):
+        here = _blend(here, position_at(path, now_ns), share)
+        ahead = _blend(ahead, position_at(path, ahead_ns), share)
     return between(here, ahead, lookahead_ns)
 
 

@@ -42,7 +42,8 @@ def watch(state: CoreState, config: CoreConfig, now_ns: int, joint: JointState |
     if joint is not None and state.motion is not None:
         n = len(config.joint_names)
         load_ns, current_ns = (config.load_ns,) * n, (config.current_ns,) * n
-        grip_ns = [row[1] if row is not None else 0 for row in config.grip] if any(config.grip) else load_ns
+        grips = any(state.gripping_since_ns)
+        grip_ns = [row[1] if row is not None else 0 for row in config.grip] if grips else load_ns
         for violation in (
             chain.check_health(joint, config),
             chain.check_since("load", state.overload_since_ns, load_ns, config, now_ns),

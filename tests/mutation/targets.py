@@ -13,6 +13,7 @@ def _tests(*names: str) -> list[str]:
 TARGETS: dict[str, list[str]] = {
     f"{CONTROL}/gate.py": _tests("gate"),
     f"{CONTROL}/chain.py": _tests("chain", "chain_setpoints", "core_stops"),
+    f"{CONTROL}/tools.py": _tests("tools", "chain_setpoints"),
     f"{CONTROL}/deadlines.py": _tests("deadlines", "latch_and_table", "reactions"),
     f"{CONTROL}/watch.py": _tests("watch", "core_stops"),
     f"{CONTROL}/settle.py": _tests("settle", "core_stops"),

@@ -18,9 +18,8 @@ from holdfast.drivers.errors import ConfigError
 from holdfast.drivers.robots.schema import Robot, load_robot, robot_names, robot_path
 from holdfast.runtime.control.body import Body
 from holdfast.runtime.control.body_model import Drive, body_config
-from holdfast.runtime.control.tools import Tools
 
-from .shapes import FORE_M, MODEL, SHAPE, UPPER_M, body_of, expected_distances, links, shaped, with_body
+from .shapes import FORE_M, MODEL, SHAPE, UPPER_M, body_of, expected_distances, links, shaped
 
 MANY = settings(max_examples=200, deadline=None)
 POSES = st.tuples(st.floats(-3.1, 3.1), st.floats(-3.1, 3.1), st.floats(0, 100))
@@ -316,17 +315,3 @@ def test_a_model_that_is_not_there(tmp_path: Path):
     path.write_text(yaml.safe_dump(robot_with(model="gone.xml")))
     with pytest.raises(ConfigError, match=r"gone\.xml cannot be read"):
         body_config(load_robot(str(path)))
-
-
-# Start and park pose
-
-
-def test_a_pose_too_near_to_something_refuses_the_start():
-    down = (0.0, -0.6, 0.0)
-    with pytest.raises(ConfigError, match=r"park pose .* fore and floor would be 38\.8 mm apart"):
-        Tools.of(with_body(shaped(table_clearance_m=0.05), park_pose=down))
-
-
-def test_a_pose_outside_the_workspace_refuses_the_start():
-    with pytest.raises(ConfigError, match=r"start pose .* x = 550\.0 mm, the workspace is -100 \.\. 500 mm"):
-        Tools.of(with_body(shaped(low=(-0.1, -1.0, -1.0), high=(0.5, 1.0, 1.0))))

@@ -227,7 +227,7 @@ def checked(body: bytes, head: bytes = b"\xff\xff") -> bytes:
         (frame(0xFE, 0x83, 42, 2, 1, 200, 0, 2, 200, 0, 1, 45, 1), "motor 1: 301"),
         (frame(0xFE, 0x83, 42, 2, 1, 200, 0, 2, 99, 0), "motor 2: 99"),
         (frame(1, 3, 42, 200), r"register 42 \(1 bytes\) may not"),
-        (frame(0xFE, 0x83, 42, 3, 1, 200, 0, 0), r"register 42 \(3 bytes\) may not"),
+        (frame(0xFE, 0x83, 42, 3, 7, 200, 0, 0), r"motor 7: register 42 \(3 bytes\) may not"),
     ],
 )
 def test_each_kind_of_frame_is_denied_for_its_own_reason(data: bytes, words: str) -> None:
