@@ -75,6 +75,7 @@ class Body:
         """[pairs + 1, robot joints]: m per unit of a joint by which a pair's distance changes at most, in any
         pose; in the last row the same for the place of the tip."""
         self._away, self._change = np.zeros(len(joint_names)), np.zeros(len(rows))
+        self._pair_change = self._change[:-1]
 
     def tip(self, position: Sequence[float]) -> tuple[float, float, float]:
         """Where the tip is."""
@@ -87,14 +88,14 @@ class Body:
         wherever else no joint is farther from there than `away`."""
         self._place(position)
         change = self._change_within(away)
-        np.add(self._clearance, change[:-1], out=self._margin)
+        np.add(self._clearance, self._pair_change, out=self._margin)
         if self._touching():
             return False
         low, high = self.config.low, self.config.high
         if low is None or high is None:
             return True
-        more, (x, y, z) = change[-1], self._tip.tolist()
-        return bool(
+        more, (x, y, z) = change.item(-1), self._tip.tolist()
+        return (
             low[0] + more <= x <= high[0] - more
             and low[1] + more <= y <= high[1] - more
             and low[2] + more <= z <= high[2] - more

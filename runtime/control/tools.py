@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...drivers.errors import ConfigError
 from .body import Body
+from .config import CoreConfig
 from .smoother import KinematicLimits, Smoother
-
-if TYPE_CHECKING:
-    from .config import CoreConfig
-
 
 TOLERANCE = 1e-6
 """Relative slack of the kinematic checks, for rounding in the trajectory generator."""
