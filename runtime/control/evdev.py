@@ -75,9 +75,7 @@ class EvdevKey:
         return pressed or self._down()
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        os.close(self._fd)
 
     def _down(self) -> bool:
         fcntl.ioctl(self._fd, GET_KEYS, self._keys)

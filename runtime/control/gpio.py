@@ -42,7 +42,6 @@ class GpioLine:
     def __init__(self, spec: GpioSpec) -> None:
         """Requests it as an input. Raises `OSError`, and `ConfigError` for what is no line, is used by others
         or is too slow."""
-        self._fd = -1
         self._values = bytearray(VALUES.size)
         chip = os.open(spec.chip, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -70,9 +69,7 @@ class GpioLine:
         return bool(self._values[0] & 1)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        os.close(self._fd)
 
     def _timed_read(self) -> int:
         start_ns = time.monotonic_ns()

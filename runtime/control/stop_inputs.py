@@ -239,7 +239,7 @@ def _start_thread(work: Callable[[], None]) -> None:
     before = threading.stack_size(STACK_BYTES)
     try:
         # Nobody waits for its end: an open may hang.
-        threading.Thread(target=work, name="inputs", daemon=True).start()
+        threading.Thread(target=work, daemon=True).start()
     finally:
         threading.stack_size(before)
 

@@ -128,7 +128,8 @@ def _sites(node: ast.AST, where: str, path: Path) -> Iterator[tuple[str, Path, a
 
 def _is_docstring_or_type(node: ast.AST) -> bool:
     if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        # Of a Protocol's methods the body is `...`.
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, (str, type(...)))
     if isinstance(node, ast.Assign):
         return _is_docstring_or_type(node.value)
     # Literal["a"], Callable[...]: for the type checker.

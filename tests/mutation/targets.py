@@ -20,4 +20,6 @@ TARGETS: dict[str, list[str]] = {
     f"{CONTROL}/requests.py": _tests("requests", "core_stops"),
     f"{CONTROL}/gate_table.py": _tests("gate_table", "gate"),
     f"{CONTROL}/latch.py": _tests("latch", "latch_and_table"),
+    f"{CONTROL}/stop_inputs.py": _tests("stop_inputs", "evdev", "input_spec"),
+    f"{CONTROL}/evdev.py": _tests("evdev", "stop_inputs", "input_spec"),
 }

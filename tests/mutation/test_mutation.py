@@ -80,7 +80,7 @@ def test_a_mistake_changes_one_place_and_the_rest_stays() -> None:
 @pytest.mark.parametrize("module", TARGETS)
 def test_every_mistake_in_a_module_has_its_own_name_and_its_tests_are_there(module: str) -> None:
     found = mutants(module, (ROOT / module).read_text())
-    assert len(found) >= 40
+    assert len(found) >= 20
     assert len({mutant.key for mutant in found}) == len(found)
     for test in TARGETS[module]:
         assert (ROOT / test).is_file()

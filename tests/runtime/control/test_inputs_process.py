@@ -40,11 +40,6 @@ def robot(simulator: Simulator) -> Iterator[Simulator]:
     simulator.truth.reset(seed=0, keep_arm=False)
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(tmp_path / "event0")
-
-
 def moving(rig: Rig) -> None:
     rig.to_start()
     rig.arm(back=False, follow=True)
