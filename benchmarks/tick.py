@@ -10,9 +10,9 @@ stands an arm that is where it was told to be, so no port is read or written and
   else runs, and the same code takes a multiple.
 
 Each is measured in a process of its own, set up as control is. Where the time goes is asked in one more run
-back to back, with a clock around each part: that run is a little slower, so its rows add up to more than the
-p50 without. The machine's weather shows in fixed work that is measured between the ticks: compare figures
-only where it took the same time. Exit codes: 0 measured, also when the budget is missed."""
+back to back, with a clock around each part: other weather, and clocks that cost time, so its rows need not
+add up to the p50. Fixed work between the ticks shows when the machine is slow; that it is as fast as before
+does not show that the caches are, too. Exit codes: 0 measured, also when the budget is missed."""
 
 from __future__ import annotations
 
