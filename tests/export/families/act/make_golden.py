@@ -16,6 +16,8 @@ import torch
 from ..oracle import (
     LEROBOT,
     batch_of,
+    check_influence,
+    exchange,
     feature_names,
     lerobot_inputs,
     load_newer,
@@ -74,16 +76,16 @@ def case(
         def chunk(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             return policy.predict_action_chunk({key: value[None] for key, value in batch.items()})
 
-    def run() -> np.ndarray:
-        return np.stack(
-            [chunk(batch_of(observations, i, feature_names(config)))[0].numpy() for i in range(SAMPLES)]
-        )
+    def run(exchanged: str | None = None) -> np.ndarray:
+        used = exchange(observations, exchanged)
+        return np.stack([chunk(batch_of(used, i, feature_names(config)))[0].numpy() for i in range(SAMPLES)])
 
     def save(folder: Path) -> None:
         for part in parts:
             part.save_pretrained(folder)
 
     actions = run()
+    check_influence(actions, {name: run(name) for name in observations})
     save_case(
         HERE / name,
         save,

@@ -16,7 +16,10 @@ import torch
 
 from ..oracle import (
     LEROBOT,
+    Arrays,
     batch_of,
+    check_influence,
+    exchange,
     feature_names,
     lerobot_inputs,
     load_newer,
@@ -87,7 +90,7 @@ def case(
         .astype(np.float32)
     )
 
-    def chunk(sample: int) -> np.ndarray:
+    def chunk(used: Arrays, sample: int) -> np.ndarray:
         """[steps, elements]: what `select_action` puts into its queue after the whole history."""
         policy.reset()
         rows: list[torch.Tensor] = []
@@ -95,19 +98,21 @@ def case(
         for step in range(first, history):
             policy._queues["action"].clear()
             with pinned_noise(noise[sample]) as taken:
-                batch = before(batch_of(observations, (sample, step), feature_names(config)))
+                batch = before(batch_of(used, (sample, step), feature_names(config)))
                 rows = [policy.select_action(batch), *policy._queues["action"]]
             assert taken[0] == draws
         return after(torch.cat(rows)).numpy()
 
-    def run() -> np.ndarray:
-        return np.stack([chunk(sample) for sample in range(SAMPLES)])
+    def run(exchanged: str | None = None) -> np.ndarray:
+        used = exchange(observations, exchanged)
+        return np.stack([chunk(used, sample) for sample in range(SAMPLES)])
 
     def save(folder: Path) -> None:
         for part in parts:
             part.save_pretrained(folder)
 
     actions = run()
+    check_influence(actions, {name: run(name) for name in observations})
     golden = {**observations, "noise": noise, "actions": actions}
     save_case(HERE / name, save, {**golden, "sensitivity": sensitivity(policy, run, actions)})
 
@@ -118,4 +123,4 @@ if __name__ == "__main__":
         case("ddpm_v03", *ddpm, base="ddpm")
     else:
         case("ddpm", *ddpm)
-        case("ddim", (3, 4, 5, 6), 41, {"left": (41, 53), "right": (41, 53)}, 9, 5, DDIM)
+        case("ddim", (4, 5, 6, 8), 42, {"left": (41, 53), "right": (41, 53)}, 9, 5, DDIM)
