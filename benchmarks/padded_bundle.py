@@ -19,6 +19,7 @@ import onnxruntime
 from ..runtime.bundle.errors import BundleError
 from ..runtime.bundle.golden import read_golden
 from ..runtime.bundle.reading import load_bundle
+from ..runtime.bundle.schema import Single
 from ..runtime.bundle.writing import write_bundle
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ def pad_bundle(
 
     bundle = load_bundle(source)
     spec = bundle.spec
-    path, output = spec.graphs[spec.program.graph].file, spec.program.action_output
+    if not isinstance(spec.program, Single):
+        raise BundleError(f"bundle {source} is of kind {spec.program.kind}; only one graph can be padded")
+    path, output = spec.graphs["policy"].file, "actions"
     model = onnx.load_model_from_string(bundle.read(path))
     if any(tensor.name.startswith(PREFIX) for tensor in model.graph.initializer):
         raise BundleError(f"bundle {source} is padded already; pad the one that it was made from")
-    inputs, _ = read_golden(bundle).sample(0)
+    taken = {tensor.name for tensor in spec.graphs["policy"].inputs}
+    inputs = {name: array for name, array in read_golden(bundle)[0].inputs.items() if name in taken}
     fewest, most = products_for(model, output, inputs, low_ms, high_ms)
     graph = padded_graph(model, output, fewest, most, seed)
     content = spec.model_dump(mode="json", exclude={"format", "version", "files"})

@@ -14,14 +14,15 @@ from ..drivers.robots.schema import load_robot
 from ..drivers.simulated.world import CALIBRATION
 from ..drivers.units import JointUnits
 from ..export.errors import SourceError
-from ..runtime.backends.registry import load_session
+from ..runtime.backends.registry import load_sessions
 from ..runtime.backends.types import BackendError, BackendOptions
 from ..runtime.bundle.errors import BundleError
 from ..runtime.bundle.reading import load_bundle
 from ..runtime.bundle.schema import ClosedVocabulary
 from ..runtime.policy.action_space import ActionSpace, ActionSpaceError
+from ..runtime.policy.errors import ProgramError
 from ..runtime.policy.preprocess import prepare_image
-from ..runtime.policy.program import Program, ProgramError
+from ..runtime.policy.program import Observation, Program, read_tokenizer
 from ..runtime.policy.words import encode_words
 
 ROBOT = "sim_arm"
@@ -86,16 +87,15 @@ class BundlePolicy:
         spec = bundle.spec
         robot = load_robot(ROBOT)
         space = ActionSpace(spec, JointUnits(robot, load_calibration(CALIBRATION, robot)))
-        name = spec.program.graph
-        graph = bundle.read(spec.graphs[name].file)
-        session = load_session(backend, graph, spec.graphs[name], BackendOptions(threads))
+        sessions = load_sessions(backend, bundle, BackendOptions(threads))
         self.steps, self.dt_s = spec.action.steps, spec.action.dt_s
         self._camera = spec.cameras[0].name
-        self._program = Program(spec, session, space)
+        self._program = Program(spec, sessions, space, read_tokenizer(bundle))
 
     def chunk(self, picture: NDArray[np.uint8], position: Sequence[float], text: str) -> NDArray[np.float64]:
-        tokens = self._program.tokens(text)
-        return self._program.infer({self._camera: picture}, position, tokens).targets
+        instruction = self._program.instruction(text)
+        seen = [Observation({self._camera: picture}, position)] * self._program.moments
+        return self._program.infer(seen, instruction).targets
 
 
 def load_policy(path: Path) -> Policy:

@@ -52,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("checkpoint", help="a checkpoint file, or `demo` for the one that comes with Holdfast")
+    out.add_argument(
+        "checkpoint", nargs="?",
+        help="a checkpoint's file or folder, or `demo` for the one that comes with Holdfast",
+    )  # fmt: skip
+    out.add_argument("--families", action="store_true", help="list the families of checkpoints, and end")
     precision = out.add_mutually_exclusive_group()
     precision.add_argument(
         "--fp32", dest="precision", action="store_const", const="fp32", help="full precision (the default)"
@@ -72,6 +76,22 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--observations", type=Path, metavar="FILE", help="recorded observations to judge parity by (.npz)"
     )
+    known = out.add_argument_group("what a checkpoint does not say (docs/export.md)")
+    known.add_argument(
+        "--contract", type=Path, metavar="FILE", help="a YAML: robot type, names, units, order, rate"
+    )
+    known.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="the LeRobot dataset that it was trained on"
+    )
+    known.add_argument(
+        "--golden", type=Path, metavar="FILE", help="inputs and actions dumped where it was trained"
+    )
+    known.add_argument("--tokenizer", type=Path, metavar="PATH", help="a tokenizer.json, or its folder")
+    known.add_argument("--numerics", metavar="NAME", help="the original to follow, where they differ")
+    known.add_argument("--unnorm-key", metavar="KEY", help="which statistics un-normalise (OpenVLA)")
+    known.add_argument("--robot-type", metavar="NAME", help="the robot that it was trained on")
+    known.add_argument("--module", metavar="PACKAGE:CLASS", help="the nn.Module of a bare state dict")
+    known.add_argument("--trust-pickle", action="store_true", help="load a file that may run code of its own")
     out.add_argument(
         "--max-error", type=number(0, 1, unit="rad", low_excluded=True), metavar="RAD",
         help="largest error of a joint target, in place of the limit of the precision",
@@ -84,7 +104,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs vla-export and returns its exit code."""
-    options = parser().parse_args(arguments)
+    command = parser()
+    options = command.parse_args(arguments)
+    if not options.checkpoint and not options.families:
+        command.error("no checkpoint: give a file or a folder, `demo`, or --families")
     try:
         # Unwinding removes what has been written so far.
         with unwinding():
@@ -121,8 +144,14 @@ def _run(options: argparse.Namespace, notes: Console) -> int:
         from ..runtime.bundle.errors import BundleError
         from .errors import ExportError, SourceError
         from .pipeline import ParityFailed, Request
-        from .show import as_json, next_command, show_parity, show_result
+        from .show import as_json, next_command, show_families, show_parity, show_result
+        from .sources.registry import families
+        from .sources.types import ReadOptions
 
+    if options.families:
+        found = families()
+        print(json.dumps(found, indent=1)) if options.json else show_families(found, Console(highlight=False))
+        return ExitCode.DONE
     torch.set_num_threads(1)
     request = Request(
         checkpoint=options.checkpoint,
@@ -130,7 +159,18 @@ def _run(options: argparse.Namespace, notes: Console) -> int:
         output=options.output,
         name=options.name,
         task=options.task,
-        observations=options.observations,
+        options=ReadOptions(
+            observations=options.observations,
+            golden=options.golden,
+            dataset=options.dataset,
+            contract=options.contract,
+            tokenizer=options.tokenizer,
+            numerics=options.numerics,
+            unnorm_key=options.unnorm_key,
+            robot_type=options.robot_type,
+            trust_pickle=options.trust_pickle,
+            module=options.module,
+        ),
         max_error_rad=options.max_error,
         replace=options.force,
         measure_latency=not options.no_latency,
@@ -169,7 +209,10 @@ def _with_progress(request: Request, notes: Console) -> Result:
         def announce(stage: str) -> None:
             progress.update(bar, description=STAGES[stage], completed=list(STAGES).index(stage))
 
-        result = export(request, announce)
+        def say(text: str) -> None:
+            notes.print(text, markup=False, soft_wrap=True)
+
+        result = export(request, announce, say)
         progress.update(bar, description="done", completed=len(STAGES))
     return result
 

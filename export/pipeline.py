@@ -1,39 +1,59 @@
-"""vla-export's stages: read, graph, precision, parity, bundle. A failure in any leaves no bundle."""
+"""vla-export's stages: read, graphs, precision, parity, bundle. A failure in any leaves no bundle."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from ..runtime.bundle.golden import pack_golden
-from ..runtime.bundle.schema import Graph, Numerics, ParityReport, PrecisionReport, Provenance, TaskContract
+from ..runtime.bundle.golden import Sample, pack_golden, thin
+from ..runtime.bundle.schema import (
+    GUIDED,
+    ClosedVocabulary,
+    Evidence,
+    ParityReport,
+    PrecisionReport,
+    TaskContract,
+    check_wiring,
+    observed,
+)
 from ..runtime.bundle.writing import SUFFIX, check_target, write_bundle
-from ..runtime.policy.words import InstructionError, encode_words
-from .errors import ParityError, SourceError
-from .graphs import check_interface, export_graph
+from ..runtime.policy.errors import InstructionError
+from ..runtime.policy.programs.base import Feed, Runner
+from ..runtime.policy.programs.registry import make_runner
+from .describe import GOLDEN_FILE, describe, file_of, size_of
+from .errors import ExportError, ParityError, SourceError
+from .graphs import OnnxFile, check_interface, export_graph
 from .measure import Latency, measure
-from .parity import check_samples, compare, element_limits, failures, golden_tolerance, stack, to_feed
+from .parity import (
+    check_samples,
+    compare,
+    compare_component,
+    element_limits,
+    failures,
+    golden_tolerance,
+    make_inputs,
+    to_feeds,
+)
 from .precision.registry import Converted, Precision, convert
-from .sessions import Feed, OnnxGraph
+from .reference import Answers, answer, reference, run_guided, sample_noise
+from .sessions import OnnxGraph, TorchGraph
 from .sources.registry import find_source, locate
-from .sources.types import Policy
+from .sources.types import Policy, ReadOptions
 
 STAGES = {
     "read": "reading the checkpoint",
-    "graph": "tracing the graph",
+    "reference": "running the checkpoint itself",
+    "graph": "tracing the graphs",
     "precision": "choosing and converting precision",
     "parity": "comparing with the checkpoint",
     "latency": "measuring latency",
@@ -44,8 +64,6 @@ STAGES = {
 GOLDEN_SAMPLES = 8
 """Replayed at every start of vla-run; always with the sample on which parity was worst."""
 LATENCY_BUDGET_S = 3.0
-GRAPH_FILE = "graphs/policy.onnx"
-GOLDEN_FILE = "golden/observations.npz"
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,7 @@ class Request:
     output: Path | None = None
     name: str | None = None
     task: str | None = None
-    observations: Path | None = None
+    options: ReadOptions = field(default_factory=ReadOptions)
     max_error_rad: float | None = None
     replace: bool = False
     measure_latency: bool = True
@@ -70,14 +88,18 @@ class Result:
     bundle: Path
     name: str
     checkpoint: Path
+    family: str
+    recognised: str
+    """Why the checkpoint was taken for one of this family."""
     cameras: tuple[str, ...]
     """Their names in the bundle."""
     task: TaskContract
     sizes: dict[str, int]
-    """Bytes of the checkpoint, the fp32 graph, the graph that ships, and the whole bundle."""
+    """Bytes of the checkpoint, the fp32 graphs, the graphs that ship, and the whole bundle."""
     latency: dict[str, Latency]
     parity: ParityReport
     precision: PrecisionReport
+    evidence: Evidence
 
 
 class ParityFailed(ParityError):
@@ -91,158 +113,190 @@ class ParityFailed(ParityError):
         self.report = report
 
 
-def export(request: Request, announce: Callable[[str], None] = lambda stage: None) -> Result:
+def export(
+    request: Request,
+    announce: Callable[[str], None] = lambda stage: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Result:
     """Runs all stages. Raises `ExportError` (and `BundleError` for the target folder); then nothing is left.
 
-    `announce` is called with each stage's name as it begins.
+    `announce` is called with each stage's name as it begins, `say` with what a person should know.
     """
     announce("read")
     path = locate(request.checkpoint)
     folder, name = _target(request, path)
     check_target(folder, replace=request.replace)
-    policy = find_source(path)[1].read(path, request.observations)
-    task = _task(policy.task, request.task)
-    feeds = [to_feed(policy, observation) for observation in policy.observations]
-    check_samples(feeds)
+    family, source, recognised = find_source(path)
+    say(f"recognised as {family} because {recognised}")
+    policy = source.read(path, request.options)
+    check_policy(policy)
+    task = _task(policy, request.task)
+    feeds = to_feeds(policy)
+    check_samples(feeds, policy.evidence.kind)
 
-    announce("graph")
-    full = export_graph(policy, feeds[0])
+    announce("reference")
+    truth = reference(policy, feeds)
 
-    announce("precision")
-    chosen = convert(request.precision, full, feeds)
-    check_interface(onnx.ModelProto.FromString(chosen.data), list(policy.inputs), [policy.output])
+    with ExitStack() as stack:
+        # On the bundle's own file system: it has room for large weights, /tmp may not.
+        room = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
+        work = Path(stack.enter_context(room))
+        announce("graph")
+        full = {
+            graph: export_graph(component, truth.runs[graph][0].inputs, work, graph)
+            for graph, component in policy.components.items()
+        }
 
-    announce("parity")
-    reference = run_module(policy, feeds)
-    session = OnnxGraph(chosen.data)
-    limits = element_limits(policy.action, request.precision, request.max_error_rad)
-    outputs = np.concatenate([session.run(feed)[policy.output.name] for feed in feeds])
-    parity = compare(reference, outputs, policy.action, limits, f"torch {torch.__version__} fp32 on the CPU")
-    if reasons := failures(parity, request.precision):
-        raise ParityFailed(parity, reasons, request.precision)
+        announce("precision")
+        chosen: dict[str, Converted] = {}
+        for graph, component in policy.components.items():
+            runs = [run.inputs for run in truth.runs[graph]]
+            chosen[graph] = convert(request.precision, full[graph], runs)
+            model = onnx.ModelProto.FromString(chosen[graph].file.model)
+            check_interface(model, component.inputs, component.outputs)
 
-    announce("latency")
-    latency = _latency(policy, feeds[0], full, session) if request.measure_latency else {}
+        announce("parity")
+        sessions = {graph: converted.file.session() for graph, converted in chosen.items()}
+        limits = element_limits(policy.action, request.precision, request.max_error_rad)
+        found = answer(policy, sessions, feeds, truth.actions)
+        parity = _parity(policy, truth, found, sessions, limits)
+        if reasons := failures(parity, request.precision):
+            raise ParityFailed(parity, reasons, request.precision)
 
-    announce("bundle")
-    picked = _golden_choice(reference, outputs)
-    golden = pack_golden(stack([feeds[i] for i in picked]), {policy.output.name: outputs[picked]})
-    files = {GRAPH_FILE: chosen.data, GOLDEN_FILE: golden}
-    spec = _spec(policy, name, task, chosen, parity, golden_tolerance(policy.action, limits), path)
-    write_bundle(folder, spec, files, replace=request.replace)
-    sizes = {
-        "checkpoint": path.stat().st_size,
-        "graph fp32": len(full),
-        f"graph {request.precision}": len(chosen.data),
-        "bundle": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-    }
+        announce("latency")
+        latency = _latency(policy, feeds[0], full, sessions) if request.measure_latency else {}
+
+        announce("bundle")
+        golden = golden_samples(policy, sessions, feeds, _golden_choice(truth, found))
+        files: dict[str, bytes | Path] = {GOLDEN_FILE: pack_golden(golden), **policy.files}
+        for graph, converted in chosen.items():
+            files |= file_of(graph, converted.file)
+        spec = describe(policy, name, task, chosen, parity, golden_tolerance(policy.action, limits), path)
+        write_bundle(folder, spec, files, replace=request.replace)
+        sizes = {
+            "checkpoint": size_of(path),
+            "graphs fp32": sum(graph.size for graph in full.values()),
+            f"graphs {request.precision}": sum(converted.size for converted in chosen.values()),
+            "bundle": size_of(folder),
+        }
     return Result(
         bundle=folder,
         name=name,
         checkpoint=path,
+        family=family,
+        recognised=recognised,
         cameras=tuple(camera.name for camera in policy.cameras),
         task=task,
         sizes=sizes,
         latency=latency,
         parity=parity,
-        precision=chosen.report,
+        precision=PrecisionReport.model_validate(spec["precision"]),
+        evidence=policy.evidence,
     )
 
 
-def run_module(policy: Policy, feeds: Sequence[Feed]) -> NDArray[np.float32]:
-    """[N, steps, elements]: what the checkpoint itself answers, in torch, fp32, on the CPU."""
-    with torch.inference_mode():
-        return np.concatenate([_call(policy, feed).numpy() for feed in feeds])
+def check_policy(policy: Policy) -> None:
+    """Raises `ExportError` unless the run path can run what the family made of the checkpoint."""
+    observation = observed(policy.cameras, policy.history, policy.state, policy.task)
+    try:
+        check_wiring(
+            policy.program,
+            policy.components,
+            observation,
+            policy.action,
+            state_in_text=policy.task.uses_state,
+        )
+    except ValueError as error:
+        raise ExportError(f"the family {policy.family} does not fit its program: {error}") from error
 
 
-def _call(policy: Policy, feed: Feed) -> torch.Tensor:
-    return policy.module(**{name: torch.from_numpy(array) for name, array in feed.items()})
+def golden_samples(
+    policy: Policy, sessions: Mapping[str, OnnxGraph], feeds: Sequence[Feed], picked: Sequence[int]
+) -> list[Sample]:
+    """What the graphs that ship answer to the observations `picked`, graph by graph and as a whole."""
+    first: dict[str, Feed] = {}
+
+    def keep(graph: str, inputs: Feed, outputs: Feed) -> None:
+        first.setdefault(graph, outputs)
+
+    runner: Runner = make_runner(policy.program, policy.components, sessions, policy.action, keep)
+    samples = []
+    for index in picked:
+        first.clear()
+        noise = sample_noise(policy, index)
+        actions, guided = runner.run(feeds[index], noise), None
+        if GUIDED in policy.components:
+            guided = run_guided(policy.program, runner, feeds[index], noise, actions)
+        outputs = {
+            graph: {name: thin(values) for name, values in made.items()} for graph, made in first.items()
+        }
+        samples.append(Sample(dict(feeds[index]), noise, actions, outputs, guided))
+    return samples
+
+
+def _parity(
+    policy: Policy,
+    truth: Answers,
+    found: Answers,
+    sessions: Mapping[str, OnnxGraph],
+    limits: Sequence[float],
+) -> ParityReport:
+    name = f"torch {torch.__version__} fp32 on the CPU"
+    if policy.reference is not None:
+        name += f", as {policy.reference.name}"
+    parts = [compare_component(graph, sessions[graph], runs) for graph, runs in truth.runs.items()]
+    return compare(truth.everything, found.everything, policy.action, limits, name, parts)
 
 
 def _target(request: Request, path: Path) -> tuple[Path, str]:
     """Folder and name of the bundle: --output, else ./NAME.vla in the current folder."""
-    stem = request.name or (request.output.stem if request.output else path.stem)
+    own = path.resolve().name if path.is_dir() else path.stem
+    stem = request.name or (request.output.stem if request.output else own)
     name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.")[:64]
     if not name or (request.name and name != request.name):
         raise SourceError(f"{stem!r} is no name for a bundle; use letters, digits, '-', '_' and '.' (--name)")
     return request.output or Path(f"{name}{SUFFIX}"), name
 
 
-def _task(task: TaskContract, default: str | None) -> TaskContract:
+def _task(policy: Policy, default: str | None) -> TaskContract:
     """With the default that the user asked for, else the source's own."""
     if default is None:
-        return task
-    if task.tokenizer is not None:
-        try:
-            encode_words(default, task.tokenizer)
-        except InstructionError as error:
-            raise SourceError(f"--task {default!r} cannot be the default: {error}") from error
-    return task.model_copy(update={"default": default})
+        return policy.task
+    try:
+        make_inputs(policy).instruction(default)
+    except InstructionError as error:
+        raise SourceError(f"--task {default!r} cannot be the default: {error}") from error
+    examples = list(policy.task.examples)
+    if default not in examples and not isinstance(policy.task.tokenizer, ClosedVocabulary):
+        examples.append(default)
+    return policy.task.model_copy(update={"default": default, "examples": examples})
 
 
-def _latency(policy: Policy, feed: Feed, full: bytes, chosen: OnnxGraph) -> dict[str, Latency]:
-    fp32 = OnnxGraph(full)
-
-    def in_torch() -> object:
-        with torch.inference_mode():
-            return _call(policy, feed)
-
-    candidates = {
-        "torch fp32": in_torch,
-        "onnxruntime fp32": lambda: fp32.run(feed),
-        "onnxruntime, this bundle": lambda: chosen.run(feed),
+def _latency(
+    policy: Policy, feed: Feed, full: Mapping[str, OnnxFile], chosen: Mapping[str, OnnxGraph]
+) -> dict[str, Latency]:
+    """Of whole inferences, in three forms."""
+    noise = sample_noise(policy, 0)
+    forms = {
+        "torch fp32": {name: TorchGraph(component) for name, component in policy.components.items()},
+        "onnxruntime fp32": {name: graph.session() for name, graph in full.items()},
+        "onnxruntime, this bundle": chosen,
     }
+    runners = {
+        form: make_runner(policy.program, policy.components, sessions, policy.action)
+        for form, sessions in forms.items()
+    }
+
+    def runs(runner: Runner) -> Callable[[], object]:
+        return lambda: runner.run(feed, noise)
+
+    candidates = {form: runs(runner) for form, runner in runners.items()}
     return measure(candidates, budget_s=LATENCY_BUDGET_S)
 
 
-def _golden_choice(reference: NDArray[Any], outputs: NDArray[Any]) -> list[int]:
+def _golden_choice(truth: Answers, found: Answers) -> list[int]:
     """Indices spread over the recording, with the sample of the largest difference."""
-    worst = int(np.abs(reference - outputs).reshape(len(outputs), -1).max(1).argmax())
-    spread = np.linspace(0, len(outputs) - 1, GOLDEN_SAMPLES - 1).astype(int).tolist()
+    difference: NDArray[Any] = np.abs(truth.actions - found.actions)
+    worst = int(difference.reshape(len(difference), -1).max(1).argmax())
+    spread = np.linspace(0, len(difference) - 1, GOLDEN_SAMPLES - 1).astype(int).tolist()
     return sorted({worst, *spread})
-
-
-def _spec(
-    policy: Policy,
-    name: str,
-    task: TaskContract,
-    chosen: Converted,
-    parity: ParityReport,
-    tolerance: float,
-    path: Path,
-) -> dict[str, Any]:
-    """The values of bundle.json, less what `write_bundle` adds."""
-    graph = Graph(
-        file=GRAPH_FILE,
-        precision=chosen.report.requested,
-        inputs=list(policy.inputs),
-        outputs=[policy.output],
-    )
-    provenance = Provenance(
-        checkpoint=path.name,
-        checkpoint_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        exporter=f"holdfast {version('holdfast')}",
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
-        notes=policy.notes,
-    )
-    return {
-        "name": name,
-        "family": policy.family,
-        "robot_type": policy.robot_type,
-        "program": policy.program.model_dump(),
-        "graphs": {policy.program.graph: graph.model_dump()},
-        "cameras": [camera.model_dump() for camera in policy.cameras],
-        "state": policy.state.model_dump(),
-        "action": policy.action.model_dump(),
-        "task": task.model_dump(),
-        "numerics": Numerics(golden=GOLDEN_FILE, tolerance=tolerance).model_dump(),
-        "precision": chosen.report.model_dump(),
-        "parity": parity.model_dump(),
-        "provenance": provenance.model_dump(),
-    }

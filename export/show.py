@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,9 @@ def as_json(result: Result) -> dict[str, Any]:
         "bundle": str(result.bundle.resolve()),
         "name": result.name,
         "checkpoint": str(result.checkpoint),
+        "family": result.family,
+        "recognised": result.recognised,
+        "evidence": result.evidence.model_dump(),
         "bytes": result.sizes,
         "latency": {name: asdict(latency) for name, latency in result.latency.items()},
         "parity": result.parity.model_dump(),
@@ -55,6 +59,17 @@ def show_result(result: Result, console: Console) -> None:
             times.add_row(name, f"{latency.p50_ms:.2f}", f"{latency.p99_ms:.2f}", str(latency.runs))
         console.print(times, "")
     show_parity(result.parity, console)
+    evidence = result.evidence
+    if evidence.kind == "synthetic":
+        console.print(
+            f"Evidence: synthetic samples only ({evidence.text}). The graphs equal our reading of the "
+            "checkpoint; that the reading is right, --golden or --dataset would show.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"Evidence: {evidence.kind}, {evidence.samples} samples ({evidence.text})", soft_wrap=True
+        )
     report = result.precision
     if report.kept_fp32:
         weights = ", ".join(f"{kind} {size / MEGA:.2f} MB" for kind, size in report.bytes_per_dtype.items())
@@ -65,6 +80,14 @@ def show_result(result: Result, console: Console) -> None:
         for reason, count in sorted(reasons.items(), key=lambda row: -row[1]):
             kept.add_row(reason, str(count))
         console.print(kept, "")
+
+
+def show_families(families: Mapping[str, str], console: Console) -> None:
+    """What vla-export reads."""
+    table = _table("Families of checkpoints", "family", "what it reads")
+    for name, meaning in families.items():
+        table.add_row(name, meaning)
+    console.print(table)
 
 
 def show_parity(parity: ParityReport, console: Console) -> None:
@@ -81,6 +104,11 @@ def show_parity(parity: ParityReport, console: Console) -> None:
         f"relative L2 {parity.relative_l2:.2e}, max {parity.max_abs:.2e}",
         soft_wrap=True,
     )
+    if len(parity.components) > 1:
+        parts = _table("Each graph against its part of the checkpoint", "graph", "relative L2", "max")
+        for part in parity.components:
+            parts.add_row(part.graph, f"{part.relative_l2:.2e}", f"{part.max_abs:.2e}")
+        console.print("", parts, "")
 
 
 def _table(title: str, first: str, *columns: str) -> Table:

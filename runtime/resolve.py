@@ -20,7 +20,7 @@ from .bundle.contract import check_contract, match_cameras, require_contract
 from .bundle.errors import BundleError
 from .bundle.last import last_bundle
 from .bundle.reading import LoadedBundle, load_bundle
-from .bundle.schema import Bundle
+from .bundle.schema import Bundle, ClosedVocabulary
 from .control.deadlines import check_reactions
 from .control.strategies import DEFAULT, allowed
 from .exit_codes import Refused, UsageError
@@ -85,6 +85,8 @@ def resolve(wishes: Wishes, environ: Mapping[str, str] = os.environ) -> Resolved
         bundle = load_bundle(bundle_path)
         tasks = choose_tasks(bundle.spec, wishes.tasks, choices)
         strategy = choose_strategy(bundle.spec, wishes.strategy, choices)
+        if bundle.spec.evidence.kind == "synthetic":
+            choices.append(Choice("evidence", "synthetic samples only", bundle.spec.evidence.text))
         path = _robot_path(wishes, bundle.spec, choices)
         robot = load_robot(str(path))
         check_reactions(robot.reactions)
@@ -118,8 +120,10 @@ def resolve(wishes: Wishes, environ: Mapping[str, str] = os.environ) -> Resolved
 
 
 def choose_tasks(spec: Bundle, wanted: Sequence[str], choices: list[Choice]) -> tuple[str, ...]:
-    """The tasks to run; each is checked against the bundle's vocabulary. Raises `Refused`."""
-    from .policy.words import InstructionError, encode_words
+    """The tasks to run; each is checked against the bundle's vocabulary where it is closed (others by the
+    policy process, before it is ready). Raises `Refused`."""
+    from .policy.errors import InstructionError
+    from .policy.words import encode_words
 
     examples = "; ".join(repr(text) for text in spec.task.examples[:6])
     if wanted:
@@ -130,7 +134,7 @@ def choose_tasks(spec: Bundle, wanted: Sequence[str], choices: list[Choice]) -> 
         raise Refused(
             f"no task: bundle {spec.name} has no default. Give one with --task, for example {examples}"
         )
-    if spec.task.tokenizer is not None:
+    if isinstance(spec.task.tokenizer, ClosedVocabulary):
         for text in tasks:
             try:
                 encode_words(text, spec.task.tokenizer)

@@ -134,6 +134,7 @@ def make_setup(args: argparse.Namespace, resolved: Resolved) -> RunSetup:
         "robot": robot,
         "calibration": calibration,
         "cameras": resolved.cameras,
+        "tasks": resolved.tasks,
         "threads": args.threads,
         "sequential": not asynchronous,
         "control_period_ns": round(1e9 / resolved.control_hz),

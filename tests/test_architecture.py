@@ -39,10 +39,13 @@ PURE = (
 SHARED_WITH_EXPORT = (
     "runtime.arguments",
     "runtime.bundle",
+    "runtime.policy.errors",
+    "runtime.policy.inputs",
     "runtime.policy.preprocess",
+    "runtime.policy.programs",
     "runtime.policy.words",
 )
-"""What export and the run path must do in the same way: schema, resize, tokenizer."""
+"""What export and the run path must do in the same way: schema, resize, tokenizers, programs."""
 
 ARROWS: dict[str, tuple[str, ...]] = {
     "drivers": ("drivers",),
@@ -73,6 +76,7 @@ NEVER: dict[str, tuple[str, ...]] = {
         "onnxruntime",
         "cv2",
         "tensorrt",
+        "tokenizers",
         "runtime.policy",
         "runtime.backends",
         "drivers.cameras",

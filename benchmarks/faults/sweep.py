@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.bundle.golden import pack_golden
+from ...runtime.bundle.golden import Sample, pack_golden
 from ...runtime.bundle.writing import write_bundle
 
 STEPS, DT_S = 16, 0.05
@@ -49,7 +49,7 @@ CURVE = (
 """In joint order. The phase is read off `shoulder_pan` and `wrist_roll`."""
 _PAN, _ROLL = 0, 4
 _TINY = 1e-9
-INPUTS = {"image": ("uint8", [1, PICTURE, PICTURE, 3]), "state": ("float32", [1, len(CURVE)])}
+INPUTS = {"image.front": ("uint8", [1, PICTURE, PICTURE, 3]), "state": ("float32", [1, len(CURVE)])}
 
 
 def pose(phase: float) -> tuple[float, ...]:
@@ -117,7 +117,7 @@ def sweep_graph() -> bytes:
         node("Add", ["by_side", "by_far"], ["way"]),
         node("Add", ["way", "starts"], ["path"]),
         # The picture is read and changes nothing.
-        node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        node("Cast", ["image.front"], ["pixels"], to=TensorProto.FLOAT),
         node("ReduceMean", ["pixels"], ["brightness"], keepdims=0),
         node("Mul", ["brightness", "zero"], ["nothing"]),
         node("Add", ["path", "nothing"], ["rows"]),
@@ -138,12 +138,12 @@ def write_sweep_bundle(folder: Path, robot_type: str = "sim_arm") -> Path:
     """Writes the bundle; returns its folder. Raises `BundleError`."""
     state = np.array([pose(1.0)], np.float32)
     inputs: dict[str, NDArray[Any]] = {
-        "image": np.zeros(INPUTS["image"][1], np.uint8),
+        "image.front": np.zeros(INPUTS["image.front"][1], np.uint8),
         "state": state,
     }
     files = {
         "graphs/policy.onnx": sweep_graph(),
-        "golden/observations.npz": pack_golden(inputs, {"actions": chunk_at(state[0])[None]}),
+        "golden/observations.npz": pack_golden([Sample(inputs, None, chunk_at(state[0])[None])]),
     }
     return write_bundle(folder, _spec(robot_type), files, replace=True)
 
@@ -162,14 +162,7 @@ def _spec(robot_type: str) -> dict[str, Any]:
         "name": "sweep",
         "family": "sweep",
         "robot_type": robot_type,
-        "program": {
-            "kind": "single",
-            "graph": "policy",
-            "image_inputs": {"front": "image"},
-            "state_input": "state",
-            "token_input": None,
-            "action_output": "actions",
-        },
+        "program": {"kind": "single"},
         "graphs": {
             "policy": {
                 "file": "graphs/policy.onnx",
@@ -198,6 +191,7 @@ def _spec(robot_type: str) -> dict[str, Any]:
             "max_abs": 0.0,
             "rows": [row],
         },
+        "evidence": {"kind": "recorded", "text": "itself", "samples": 1},
         "provenance": {
             "checkpoint": "none",
             "checkpoint_sha256": "0" * 64,

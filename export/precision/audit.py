@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -22,8 +23,9 @@ def bytes_per_dtype(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of constants (weights) by element type, e.g. {"float16": 2500000, "int64": 96}."""
     count: Counter[str] = Counter()
     for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        count[str(array.dtype)] += array.nbytes
+        # Not read: the weights may be in a file of their own.
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        count[str(dtype)] += math.prod(tensor.dims) * dtype.itemsize
     return dict(sorted(count.items()))
 
 

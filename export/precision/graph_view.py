@@ -82,10 +82,11 @@ class GraphView:
         return [value for value in node.input if value and value not in self.constants]
 
 
-def prepare(data: bytes) -> onnx.ModelProto:
+def prepare(data: bytes, *, whole: bool = True) -> onnx.ModelProto:
     """Parses a model, gives every node a unique name and infers every type anew.
 
-    Types that came with the file are dropped: stale ones would be believed. Raises `PrecisionError` for
+    Types that came with the file are dropped: stale ones would be believed. `whole`: False for a model whose
+    weights are in another file. Raises `PrecisionError` for
     control flow and local functions, which the passes do not look into.
     """
     model = onnx.ModelProto.FromString(data)
@@ -96,15 +97,16 @@ def prepare(data: bytes) -> onnx.ModelProto:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)
-    return retype(model)
+    return retype(model, whole=whole)
 
 
-def retype(model: onnx.ModelProto) -> onnx.ModelProto:
+def retype(model: onnx.ModelProto, *, whole: bool = True) -> onnx.ModelProto:
     """The model with freshly inferred value types. Raises `PrecisionError` when it is not consistent."""
     del model.graph.value_info[:]
     try:
         typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(typed)
+        if whole:
+            onnx.checker.check_model(typed)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise PrecisionError(f"the graph is not consistent: {error}") from error
     return typed

@@ -17,6 +17,7 @@ from ...runtime.bundle.schema import (
     ActionContract,
     ActionSpace,
     ClosedVocabulary,
+    Evidence,
     ImageSpec,
     Single,
     StateContract,
@@ -27,8 +28,10 @@ from ...runtime.bundle.schema import (
 from ..errors import SourceError
 from ..models.demo.checkpoint import ARCHITECTURE, FORMAT, OBSERVATIONS, VERSION
 from ..models.demo.keypoint_vla import KeypointVLA, KeypointVLAConfig
-from .torch_file import is_torch_file, load_torch_file
-from .types import Observation, Policy
+from .torch_file import holds_text, is_torch_file, load_torch_file
+from .types import Component, Moment, Observation, Policy, ReadOptions
+
+MEANING = "Holdfast's demo policy: model.pt, as vla-train writes it"
 
 MAX_PARAMETERS = 50_000_000
 """Far above the demo policy's; a larger one is an absurd configuration."""
@@ -93,8 +96,8 @@ class Checkpoint:
 
 
 def recognise(path: Path) -> str | None:
-    """Any torch file; later families will look further."""
-    return "a torch file" if is_torch_file(path) or path.suffix in (".pt", ".pth") else None
+    """A torch file that says so; nothing of it is unpickled."""
+    return f"it is a torch file of format {FORMAT}" if holds_text(path, FORMAT.encode()) else None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -114,36 +117,46 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(header, network, state, action, task)
 
 
-def read(path: Path, observations: Path | None) -> Policy:
+class Whole(torch.nn.Module):
+    """The network with the bundle's names."""
+
+    def __init__(self, network: KeypointVLA, camera: str) -> None:
+        super().__init__()
+        self.network, self._image = network, f"image.{camera}"
+
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.network(inputs[self._image], inputs["state"], inputs["tokens"]),)
+
+
+def read(path: Path, options: ReadOptions) -> Policy:
     """Reads `model.pt` and its recorded observations. Raises `SourceError`."""
     checkpoint = read_checkpoint(path)
     header, action = checkpoint.header, checkpoint.action
-    inputs = (
-        Tensor(name="image", dtype=header.camera.dtype, shape=header.camera.shape),
-        Tensor(name="state", dtype="float32", shape=[1, len(header.action_contract.names)]),
-        Tensor(name="tokens", dtype="int64", shape=[1, header.token_length]),
-    )
+    file = _observation_file(path, options.observations)
     try:
-        actions = [1, action.steps, len(action.elements)]
+        inputs = (
+            Tensor(name=f"image.{header.camera.name}", dtype=header.camera.dtype, shape=header.camera.shape),
+            Tensor(name="state", dtype="float32", shape=[1, len(header.action_contract.names)]),
+            Tensor(name="tokens", dtype="int64", shape=[1, header.token_length]),
+        )
+        actions = Tensor(name="actions", dtype="float32", shape=[1, action.steps, len(action.elements)])
+        module = Whole(checkpoint.network, header.camera.name).eval()
+        observations = _observations(file, header)
         return Policy(
             family="demo",
             robot_type=header.robot_type,
-            module=checkpoint.network,
-            inputs=inputs,
-            output=Tensor(name="actions", dtype="float32", shape=actions),
-            program=Single(
-                kind="single",
-                graph="policy",
-                image_inputs={header.camera.name: "image"},
-                state_input="state",
-                token_input="tokens",
-                action_output="actions",
-            ),
+            components={"policy": Component(module, inputs, (actions,))},
+            program=Single(kind="single"),
             cameras=(header.camera,),
             state=checkpoint.state,
             action=action,
             task=checkpoint.task,
-            observations=_observations(_observation_file(path, observations), header),
+            observations=observations,
+            evidence=Evidence(
+                kind="recorded",
+                text=f"{file.name}, recorded by the simulated expert that it was trained on",
+                samples=len(observations),
+            ),
             notes=json.dumps(header.training, default=str)[:20_000],
         )
     except ValidationError as error:
@@ -289,7 +302,7 @@ def _observations(path: Path, header: Header) -> tuple[Observation, ...]:
             "strings"
         )
     return tuple(
-        Observation({header.camera.name: image[i]}, state[i].astype(np.float64), texts[i])
+        Observation((Moment({header.camera.name: image[i]}, state[i].astype(np.float64)),), texts[i])
         for i in range(count)
     )
 

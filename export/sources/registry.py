@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import SourceError
 from ..models.demo.checkpoint import MODEL
 from . import demo
+from .torch_file import holds_text, is_torch_file
 from .types import Source
 
 SOURCES: dict[str, Source] = {"demo": demo}
@@ -32,12 +33,29 @@ def locate(name: str) -> Path:
     )
 
 
-def find_source(path: Path) -> tuple[str, Source]:
-    """The family of a checkpoint. Raises `SourceError` listing the families when none knows it."""
+def find_source(path: Path) -> tuple[str, Source, str]:
+    """The family of a checkpoint, its reader, and why it is of that family. Raises `SourceError` with what is
+    read when none knows it."""
     for family, source in SOURCES.items():
-        if source.recognise(path) is not None:
-            return family, source
+        if (reason := source.recognise(path)) is not None:
+            return family, source, reason
+    known = "; ".join(f"{family}: {source.MEANING}" for family, source in SOURCES.items())
     raise SourceError(
-        f"{path} is no checkpoint that this version reads; it reads: a torch file (.pt) of Holdfast's demo "
-        "policy, as vla-train writes it"
+        f"{path} is no checkpoint that this version reads: {_what_it_is(path)}. It reads {known}"
     )
+
+
+def families() -> dict[str, str]:
+    """Name -> which checkpoints it reads."""
+    return {family: source.MEANING for family, source in SOURCES.items()}
+
+
+def _what_it_is(path: Path) -> str:
+    if path.is_dir():
+        return "a folder without the files of any known family"
+    if is_torch_file(path):
+        training = " (it looks like a training checkpoint)" if holds_text(path, b"model_state_dict") else ""
+        return f"a torch file, but not of a family known here{training}"
+    if path.suffix in (".pt", ".pth"):
+        return "not a torch file (torch.save of torch 1.6 or newer), or truncated: copy it again"
+    return "a file of no known family"

@@ -19,9 +19,30 @@ _UNREADABLE = (
 """What torch's reader lets through for files whose pickle is mangled, besides UnpicklingError."""
 
 
+MAX_PICKLE_BYTES = 1 << 24
+"""Far above the names and shapes of any checkpoint; its numbers are other members of the archive."""
+
+
 def is_torch_file(path: Path) -> bool:
     """Whether `path` looks like a torch.save file (a zip archive since torch 1.6)."""
-    return path.is_file() and zipfile.is_zipfile(path)
+    try:
+        return path.is_file() and zipfile.is_zipfile(path)
+    except OSError:
+        return False
+
+
+def holds_text(path: Path, text: bytes) -> bool:
+    """Whether the pickle of a torch file holds `text`, found without unpickling anything."""
+    if not is_torch_file(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith("data.pkl") and info.file_size <= MAX_PICKLE_BYTES:
+                    return text in archive.read(info)
+    except (*_UNREADABLE, NotImplementedError):
+        return False
+    return False
 
 
 def load_torch_file(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _DTYPES = {
 class OnnxRuntimeSession:
     """A graph in ONNX Runtime, on exactly the provider that was asked for."""
 
-    def __init__(self, graph: bytes, spec: Graph, options: BackendOptions) -> None:
+    def __init__(self, graph: bytes | Path, spec: Graph, options: BackendOptions) -> None:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -35,7 +36,8 @@ class OnnxRuntimeSession:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(graph, settings, providers=_PROVIDERS)
+            model = graph if isinstance(graph, bytes) else str(graph)
+            self._session = onnxruntime.InferenceSession(model, settings, providers=_PROVIDERS)
         except _errors() as error:
             raise BackendError(f"onnxruntime cannot load {spec.file}: {error}") from error
         if self._session.get_providers() != _PROVIDERS:
@@ -58,7 +60,7 @@ class OnnxRuntimeSession:
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
 
 
-def load(graph: bytes, spec: Graph, options: BackendOptions) -> OnnxRuntimeSession:
+def load(graph: bytes | Path, spec: Graph, options: BackendOptions) -> OnnxRuntimeSession:
     """The backend's entry in the registry."""
     return OnnxRuntimeSession(graph, spec, options)
 
@@ -71,6 +73,7 @@ def _errors() -> tuple[type[Exception], ...]:
         "InvalidArgument",
         "InvalidGraph",
         "InvalidProtobuf",
+        "NoSuchFile",
         "NotImplemented",
         "RuntimeException",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -35,6 +36,6 @@ class Session(Protocol):
 
 
 class Loader(Protocol):
-    """A backend's entry: verified bytes of a graph in, a session out."""
+    """A backend's entry: the verified bytes of a graph, or its path, in; a session out."""
 
-    def __call__(self, graph: bytes, spec: Graph, options: BackendOptions) -> Session: ...
+    def __call__(self, graph: bytes | Path, spec: Graph, options: BackendOptions) -> Session: ...

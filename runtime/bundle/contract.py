@@ -44,15 +44,18 @@ def check_contract(
     """
     period_s = 1.0 / (control_hz or robot.control.hz)
     types = robot.robot_types
+    # Those of end-effector spaces are no joints.
+    action = spec.action.elements if spec.action.space in SPACES else None
+    state = spec.state.elements if spec.state is not None else None
     return [
         Row("robot type", spec.robot_type, " or ".join(types), spec.robot_type in types,
             "use --robot with the robot that the policy was trained on, or another bundle"),
         Row("action space", spec.action.space, " or ".join(SPACES), spec.action.space in SPACES,
             "export a joint-space policy; end-effector spaces are not run by this version"),
-        _joints("joints of the action", [e.name for e in spec.action.elements], robot),
-        _joints("joints of the state", [e.name for e in spec.state.elements], robot),
-        _units("units of the action", spec.action.elements, robot),
-        _units("units of the state", spec.state.elements, robot),
+        *([] if action is None else [_joints("joints of the action", [e.name for e in action], robot)]),
+        *([] if state is None else [_joints("joints of the state", [e.name for e in state], robot)]),
+        *([] if action is None else [_units("units of the action", action, robot)]),
+        *([] if state is None else [_units("units of the state", state, robot)]),
         _rate(spec, period_s),
         _cameras(spec, camera_names),
     ]  # fmt: skip

@@ -2,7 +2,10 @@
 
 The trust order: `bundle.sha256` vouches for `bundle.json`; `bundle.json` lists every other file with size and
 sha256. Files are opened without following links, and `LoadedBundle.read` hashes the very bytes that it
-returns, so that a file changed after `load_bundle` is noticed, not run.
+returns, so that a file changed after `load_bundle` is noticed, not run. A graph too large for that, or with
+weights in files of their own, is opened by the backend itself, by its path: `check_unchanged` then compares
+the identity of its files (inode, size, times) with those that were hashed. Who writes into a file while the
+backend has it mapped is not noticed.
 """
 
 from __future__ import annotations
@@ -12,16 +15,16 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from pydantic import ValidationError
 
 from .errors import BundleError
-from .schema import FORMAT, VERSION, Bundle, File
+from .schema import FORMAT, VERSION, Bundle, File, Graph
 
 JSON_NAME = "bundle.json"
 SUM_NAME = "bundle.sha256"
@@ -35,6 +38,9 @@ MAX_IN_MEMORY_BYTES = 1_500_000_000
 """Graphs up to this size are given to the backend as verified bytes (an ONNX file ends at 2 GB anyway)."""
 _BLOCK = 1 << 20
 
+Identity = tuple[int, ...]
+"""Device, inode, size and times of a file: another one means that it may have other contents."""
+
 
 @dataclass(frozen=True)
 class LoadedBundle:
@@ -43,6 +49,8 @@ class LoadedBundle:
     path: Path
     spec: Bundle
     sha256: str
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+    """Listed file -> what it was when it was hashed."""
 
     def read(self, relative: str) -> bytes:
         """The bytes of a listed file; the bytes returned are the bytes hashed. Raises `BundleError`."""
@@ -53,14 +61,29 @@ class LoadedBundle:
             raise _damaged(self.path, relative, "has changed since the bundle was loaded")
         return data
 
-    def graph_bytes(self, name: str) -> bytes | None:
-        """The verified bytes of a graph, or None when it is too large to hold twice."""
-        graph = self.spec.graphs.get(name)
-        if graph is None:
+    def graph(self, name: str) -> bytes | Path:
+        """What a backend loads: the verified bytes of a graph, or its path where it has data files or is too
+        large to hold twice; then `check_unchanged` must follow."""
+        graph = self._graph(name)
+        if graph.data or self._entry(graph.file).bytes > MAX_IN_MEMORY_BYTES:
+            self.check_unchanged(name)
+            return self.path / graph.file
+        return self.read(graph.file)
+
+    def check_unchanged(self, name: str) -> None:
+        """Raises `BundleError` unless all files of a graph are those that were hashed."""
+        graph = self._graph(name)
+        for relative in (graph.file, *graph.data):
+            with _open(self.path, relative) as file:
+                if _identity(file) != self.identities.get(relative):
+                    raise _damaged(self.path, relative, "has changed since the bundle was loaded")
+
+    def _graph(self, name: str) -> Graph:
+        if name not in self.spec.graphs:
             raise BundleError(
                 f"bundle {self.path} has no graph {name!r}; it has {', '.join(self.spec.graphs)}"
             )
-        return self.read(graph.file) if self._entry(graph.file).bytes <= MAX_IN_MEMORY_BYTES else None
+        return self.spec.graphs[name]
 
     def _entry(self, relative: str) -> File:
         for entry in self.spec.files:
@@ -81,9 +104,7 @@ def load_bundle(path: Path | str) -> LoadedBundle:
     except BundleError as error:
         raise BundleError(f"bundle {path}: {error}") from error
     _check_listing(path, spec)
-    for entry in spec.files:
-        _verify(path, entry)
-    return LoadedBundle(path, spec, digest)
+    return LoadedBundle(path, spec, digest, {entry.path: _verify(path, entry) for entry in spec.files})
 
 
 def parse_spec(raw: bytes) -> Bundle:
@@ -202,16 +223,25 @@ def _entries(path: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         raise BundleError(f"bundle {path} cannot be read: {error.strerror}; check its permissions") from error
 
 
-def _verify(path: Path, entry: File) -> None:
+def _verify(path: Path, entry: File) -> Identity:
     digest = hashlib.sha256()
     with _open(path, entry.path) as file:
+        identity = _identity(file)
         size = os.fstat(file.fileno()).st_size
         if size != entry.bytes:
             raise _damaged(path, entry.path, f"has {size} bytes, {JSON_NAME} lists {entry.bytes}")
         while block := file.read(_BLOCK):
             digest.update(block)
+        if _identity(file) != identity:
+            raise _damaged(path, entry.path, "changed while it was read")
     if digest.hexdigest() != entry.sha256:
         raise _damaged(path, entry.path, f"does not have the sha256 that {JSON_NAME} lists")
+    return identity
+
+
+def _identity(file: BinaryIO) -> Identity:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @contextmanager

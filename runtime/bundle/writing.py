@@ -16,18 +16,20 @@ from .reading import JSON_NAME, MAX_JSON_BYTES, RESERVED, SUM_NAME, load_bundle,
 from .schema import FORMAT, VERSION
 
 SUFFIX = ".vla"
+_BLOCK = 1 << 20
 
 
 def write_bundle(
-    folder: Path, spec: Mapping[str, Any], files: Mapping[str, bytes], *, replace: bool = False
+    folder: Path, spec: Mapping[str, Any], files: Mapping[str, bytes | Path], *, replace: bool = False
 ) -> Path:
     """Writes `folder` (by convention `NAME.vla`) atomically and returns it.
 
     `spec` holds the JSON values of `schema.Bundle` without `format`, `version` and `files`, which are made
-    here; `files` maps relative paths (at most one folder deep) to contents. The bundle is written to a hidden
-    folder beside the target, flushed to disk, read back through `load_bundle`, and renamed. On any error,
-    Ctrl-C included, nothing is left. Raises `BundleError` when `folder` exists (with `replace`: when it is
-    no bundle), when the contents do not make a valid bundle, or when the disk refuses.
+    here; `files` maps relative paths (at most one folder deep) to contents, or to a file that has them. The
+    bundle is written to a hidden folder beside the target, flushed to disk, read back through `load_bundle`,
+    and renamed. On any error, Ctrl-C included, nothing is left. Raises `BundleError` when `folder` exists
+    (with `replace`: when it is no bundle), when the contents do not make a valid bundle, or when the disk
+    refuses.
     """
     raw = _json(spec, files)
     check_target(folder, replace=replace)
@@ -36,7 +38,11 @@ def write_bundle(
         hidden = _hidden_folder(folder)
         fresh, old = hidden / "new", hidden / "old"
         fresh.mkdir()
-        everything = {**files, JSON_NAME: raw, SUM_NAME: sum_line(hashlib.sha256(raw).hexdigest())}
+        everything: dict[str, bytes | Path] = {
+            **files,
+            JSON_NAME: raw,
+            SUM_NAME: sum_line(hashlib.sha256(raw).hexdigest()),
+        }
         for name in sorted({name.split("/")[0] for name in files if "/" in name}):
             (fresh / name).mkdir()
         for name, data in everything.items():
@@ -91,13 +97,10 @@ def _refused(folder: Path, error: OSError) -> BundleError:
     )
 
 
-def _json(spec: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+def _json(spec: Mapping[str, Any], files: Mapping[str, bytes | Path]) -> bytes:
     if reserved := set(files).intersection(RESERVED):
         raise BundleError(f"{min(reserved)} is made by write_bundle and cannot be given to it")
-    listing = [
-        {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in sorted(files.items())
-    ]
+    listing = [_listed(name, data) for name, data in sorted(files.items())]
     whole = {"format": FORMAT, "version": VERSION, **spec, "files": listing}
     try:
         raw = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False).encode()
@@ -109,9 +112,27 @@ def _json(spec: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
     return raw
 
 
-def _write(path: Path, data: bytes) -> None:
+def _listed(name: str, data: bytes | Path) -> dict[str, Any]:
+    if isinstance(data, bytes):
+        return {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    digest, size = hashlib.sha256(), 0
+    try:
+        with data.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+    except OSError as error:
+        raise BundleError(f"{data}, which is to become {name}, cannot be read: {error.strerror}") from error
+    return {"path": name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _write(path: Path, data: bytes | Path) -> None:
     with path.open("xb") as file:
-        file.write(data)
+        if isinstance(data, bytes):
+            file.write(data)
+        else:
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, file, _BLOCK)
         file.flush()
         os.fsync(file.fileno())
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...drivers.robots.schema import Joint
 from ...drivers.units import JointUnits
 from ..bundle.schema import Bundle, Unit
+from .errors import NonFiniteAction
 
 _SPACES = ("joint_position", "joint_delta")
 _RANGES: dict[str, tuple[float, float]] = {"pm100_of_range": (-100.0, 100.0), "0_100_of_range": (0.0, 100.0)}
@@ -27,10 +28,6 @@ class ActionSpaceError(ValueError):
     """The bundle's state or actions cannot be converted for this robot; refused before torque."""
 
 
-class NonFiniteAction(ValueError):
-    """The policy's output holds NaN or infinity."""
-
-
 class ActionSpace:
     """The conversions of one bundle on one calibrated robot.
 
@@ -38,22 +35,24 @@ class ActionSpace:
     """
 
     def __init__(self, spec: Bundle, units: JointUnits) -> None:
-        action, state = spec.action, spec.state
-        names = list(units.robot.joint_names)
-        for what, elements in (("action", action.elements), ("state", state.elements)):
-            if [element.name for element in elements] != names:
-                raise ActionSpaceError(
-                    f"the {what} of the bundle is {[e.name for e in elements]}, the robot's joints are "
-                    f"{names}; export the policy with the robot's joints in the robot's order"
-                )
+        action = spec.action
+        state = [] if spec.state is None else spec.state.elements
         if action.space not in _SPACES:
             raise ActionSpaceError(
                 f"action space {action.space} is not run by this version; it runs: {', '.join(_SPACES)}"
             )
+        names = list(units.robot.joint_names)
+        for what, elements in (("action", action.elements), ("state", state)):
+            if elements and [element.name for element in elements] != names:
+                raise ActionSpaceError(
+                    f"the {what} of the bundle is {[e.name for e in elements]}, the robot's joints are "
+                    f"{names}; export the policy with the robot's joints in the robot's order"
+                )
         self._units = units
-        self._state_units: list[Unit] = [element.unit for element in state.elements]
-        self._state_offset = np.asarray(state.normalisation.offset, np.float64)
-        self._state_scale = np.asarray(state.normalisation.scale, np.float64)
+        self._state_units: list[Unit] = [element.unit for element in state]
+        if spec.state is not None:
+            self._state_offset = np.asarray(spec.state.normalisation.offset, np.float64)
+            self._state_scale = np.asarray(spec.state.normalisation.scale, np.float64)
         self._action_units: list[Unit] = [element.unit for element in action.elements]
         self._relative = np.asarray([element.relative for element in action.elements])
         self._action_offset = np.asarray([row.offset for row in action.normalisation], np.float64)
@@ -69,10 +68,23 @@ class ActionSpace:
         """The robot's joints, in robot order."""
         return self._units.robot.joints
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the policy sees the joints."""
+        return bool(self._state_units)
+
     def observe(self, position: Sequence[float]) -> NDArray[np.float32]:
-        """Joint positions (robot units) -> the graph's state input, [1, joints] float32, normalised."""
+        """Joint positions (robot units) -> the policy's state, [joints] float32, normalised."""
         raw = np.array([self._to_policy(i, value, self._state_units[i]) for i, value in enumerate(position)])
-        return ((raw - self._state_offset) / self._state_scale).astype(np.float32)[None]
+        return ((raw - self._state_offset) / self._state_scale).astype(np.float32)
+
+    def normalised(self, targets: NDArray[np.float64], position: Sequence[float]) -> NDArray[np.float32]:
+        """Inverse of `targets`: absolute joint targets [k, joints] in robot units, of the first k steps of a
+        chunk (k at most its steps) -> what the policy would have to say, [k, joints] float32."""
+        base = [self._to_policy(i, value, self._action_units[i]) for i, value in enumerate(position)]
+        raw = (targets - self._offset) / self._factor - np.where(self._relative, base, 0.0)
+        rows = slice(None) if len(self._action_offset) == 1 else slice(0, len(targets))
+        return ((raw - self._action_offset[rows]) / self._action_scale[rows]).astype(np.float32)
 
     def targets(self, output: NDArray[np.floating], position: Sequence[float]) -> NDArray[np.float64]:
         """The graph's output -> absolute joint targets, [steps, joints] in robot units.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...drivers.errors import CameraLost
 from ...drivers.types import Camera, Frame
 from .blank import BLACK, spread
+from .past import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,13 @@ class _Since:
 class Cameras:
     """All cameras of a policy, each with its own reading thread."""
 
-    def __init__(self, cameras: Mapping[str, Camera], limits: FrameLimits) -> None:
+    def __init__(
+        self, cameras: Mapping[str, Camera], limits: FrameLimits, steps: int = 1, dt_ns: int = 0
+    ) -> None:
+        """`steps` moments, `dt_ns` apart, make one observation."""
         self._cameras = dict(cameras)
         self._limits = limits
+        self._past = Past(self._cameras, steps, dt_ns)
         self._used = dict.fromkeys(self._cameras, -1)
         self._repeats: dict[str, _Since] = {}
         self._blanks: dict[str, _Since] = {}
@@ -69,8 +74,10 @@ class Cameras:
         self._last.clear()
         for camera in self._cameras.values():
             camera.start()
+        self._past.start()
 
     def close(self) -> None:
+        self._past.close()
         for camera in self._cameras.values():
             camera.close()
 
@@ -78,6 +85,11 @@ class Cameras:
         """Forgets what was seen so far: the picture may have stood still between two tasks."""
         self._repeats.clear()
         self._blanks.clear()
+        self._past.begin()
+
+    def moments(self, frames: Mapping[str, Frame]) -> list[dict[str, Frame]]:
+        """The frames of every moment of the observation that ends with `frames`, oldest first."""
+        return self._past.moments(frames)
 
     def next(self, timeout_s: float, now_ns: int) -> dict[str, Frame] | None:
         """One frame per camera, each newer than those returned last; None when one is not there yet, or shows

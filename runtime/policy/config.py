@@ -43,6 +43,8 @@ class PolicyConfig(BaseModel):
     calibration: str
     cameras: dict[str, str]
     """The bundle's camera name -> source, without a name."""
+    tasks: tuple[str, ...] = ()
+    """Those known at the start: an instruction that does not fit is refused before anything moves."""
     backend: str = "onnxruntime"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     sequential: bool = False

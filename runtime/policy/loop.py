@@ -6,8 +6,6 @@ import select
 import time
 from collections.abc import Callable, Mapping
 
-from numpy.typing import NDArray
-
 from ...drivers.errors import CameraError
 from ...drivers.types import Frame
 from ...drivers.types import StampSource as FrameStamp
@@ -17,12 +15,12 @@ from ..channel import Channel, ChannelClosed
 from ..histogram import Recorder
 from ..messages import Chunk, Event, Fault, Heartbeat, Quit, Reset, StampSource, State, Task
 from ..recorder.in_policy import PolicyRecorder
-from .action_space import NonFiniteAction
 from .cameras_in import Cameras, FrameFault
+from .errors import InstructionError, NonFiniteAction
 from .execution import ExecutionView
+from .inputs import Instruction
 from .observer import JointHistory
-from .program import Inference, Program
-from .words import InstructionError
+from .program import Inference, Observation, Program
 
 HEARTBEAT_NS = 40_000_000
 """At most this long without a message to control, as long as the loop turns."""
@@ -92,7 +90,7 @@ class PolicyLoop:
         for channel in (control, supervisor):
             self._poll.register(channel, select.POLLIN)
         self._task = Task(0, "")
-        self._tokens: NDArray | None = None
+        self._instruction: Instruction | None = None
         self._fault: FrameFault | None = None
         self._chunk_id = 0
         self._heartbeat_ns = 0
@@ -129,7 +127,7 @@ class PolicyLoop:
             self._declare(fault)
         except NonFiniteAction as error:
             self._declare(FrameFault("non_finite", str(error)))
-        except BackendError as error:
+        except (BackendError, InstructionError) as error:
             self._declare(FrameFault("policy_error", str(error)))
 
     def _read_supervisor(self) -> None:
@@ -153,6 +151,7 @@ class PolicyLoop:
         self._flight.task(self._clock(), task.task_id, task.text)
         self._cameras.begin()
         self._execution.begin(task.task_id)
+        self._program.begin()
         self._unfit_ns = 0
         self._sent_ns = self._clock()
         if not task.text:
@@ -161,7 +160,7 @@ class PolicyLoop:
             self._declare(FrameFault(self._fault.code, f"{self._fault} (not reset)"))
             return
         try:
-            self._tokens = self._program.tokens(task.text)
+            self._instruction = self._program.instruction(task.text)
         except InstructionError as error:
             self._declare(FrameFault("policy_error", str(error)))
 
@@ -191,14 +190,30 @@ class PolicyLoop:
         position = self._position_at(oldest.stamp_ns)
         if position is None:
             return
+        observations = self._observations(frames, position)
+        if observations is None:
+            return
         self._cameras.check_age(frames, self._clock())
         inference = self._program.infer(
-            {name: frame.image for name, frame in frames.items()},
-            position,
-            self._tokens,
+            observations,
+            self._instruction,
             self._execution.guidance(oldest.stamp_ns, self._dt_ns),
         )
         self._send(inference, frames, oldest, got_ns)
+
+    def _observations(
+        self, frames: Mapping[str, Frame], position: tuple[float, ...]
+    ) -> list[Observation] | None:
+        """What the policy sees, oldest first; None where a moment of the past has no joint state."""
+        moments = self._cameras.moments(frames)
+        positions = [self._history.at(min(f.stamp_ns for f in past.values())) for past in moments[:-1]]
+        found = [known for known in positions if known is not None]
+        if len(found) != len(positions):
+            return None
+        return [
+            Observation({name: frame.image for name, frame in seen.items()}, at)
+            for seen, at in zip(moments, [*found, position], strict=True)
+        ]
 
     def _position_at(self, stamp_ns: int) -> tuple[float, ...] | None:
         """The joint state at a picture's stamp, waiting a little for it. None: take another picture."""

@@ -25,7 +25,7 @@ from ...drivers.cameras.open import open_camera
 from ...drivers.errors import DriverError
 from ...drivers.robots.schema import load_robot
 from ...drivers.units import JointUnits
-from ..backends.registry import load_session
+from ..backends.registry import load_sessions
 from ..backends.types import BackendError, BackendOptions
 from ..budgets import HEADROOM, Budgets, limits_ns, policy_budgets_ms
 from ..bundle.errors import BundleError
@@ -35,14 +35,14 @@ from ..exit_codes import ExitCode
 from ..messages import Event, Phase, State
 from ..parent import orphaned, signal_at_parents_death
 from ..recorder.in_policy import PolicyRecorder
-from .action_space import ActionSpace, ActionSpaceError, NonFiniteAction
+from .action_space import ActionSpace, ActionSpaceError
 from .cameras_in import Cameras, FrameLimits
 from .config import PolicyConfig
+from .errors import InstructionError, NonFiniteAction, ProgramError
 from .frame_timing import FrameTiming, measure_camera, slowest
 from .loop import PolicyLoop
 from .observer import JointHistory
-from .program import Program, ProgramError
-from .words import InstructionError
+from .program import Program, read_tokenizer
 
 WARM_UP_RUNS = 3
 """The first ones fill caches and load code: they do not count."""
@@ -87,7 +87,7 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
     cameras = None
     try:
         program, details = load_program(config)
-        cameras = _open_cameras(config)
+        cameras = _open_cameras(config, program)
         # With the cameras running, as it will be.
         details |= measure_inference(program)
         frames = slowest(measure_camera(camera) for camera in cameras.each.values())
@@ -121,26 +121,23 @@ def _run(config: PolicyConfig, supervisor: Channel, control: Channel) -> int:
 
 
 def load_program(config: PolicyConfig) -> tuple[Program, dict]:
-    """Verified bundle -> session -> self-test. Returns the program and what it came to.
+    """Verified bundle -> sessions -> self-test. Returns the program and what it came to.
 
     Raises one of `LOAD_ERRORS`.
     """
     cv2.setNumThreads(1)
     bundle = load_bundle(Path(config.bundle))
-    spec = bundle.spec
-    graph = spec.program.graph
     robot = load_robot(config.robot)
-    space = ActionSpace(spec, JointUnits(robot, load_calibration(Path(config.calibration), robot)))
-    data = bundle.graph_bytes(graph)
-    if data is None:
-        raise ProgramError(f"graph {graph} is too large for this version's backends")
-    session = load_session(config.backend, data, spec.graphs[graph], BackendOptions(config.threads))
-    program = Program(spec, session, space)
+    space = ActionSpace(bundle.spec, JointUnits(robot, load_calibration(Path(config.calibration), robot)))
+    sessions = load_sessions(config.backend, bundle, BackendOptions(config.threads))
+    program = Program(bundle.spec, sessions, space, read_tokenizer(bundle))
+    for text in config.tasks:
+        program.instruction(text)
     difference = program.self_test(bundle)
     return program, {
-        "backend": session.description,
+        "backend": "; ".join(sorted({session.description for session in sessions.values()})),
         "self_test_max_abs": difference,
-        "self_test_tolerance": spec.numerics.tolerance,
+        "self_test_tolerance": bundle.spec.numerics.tolerance,
     }
 
 
@@ -192,11 +189,13 @@ def _budgets(config: PolicyConfig, program: Program, details: dict) -> Budgets:
     return Budgets(limits_ns(budgets_ms), config.max_over_budget_fraction)
 
 
-def _open_cameras(config: PolicyConfig) -> Cameras:
-    limits = config.limits
+def _open_cameras(config: PolicyConfig, program: Program) -> Cameras:
+    limits, history = config.limits, program.spec.history
     cameras = Cameras(
         {name: open_camera(f"{name}={source}") for name, source in config.cameras.items()},
         FrameLimits(limits.frame_age_ns, limits.frozen_ns, limits.frozen_frames, limits.blank_spread),
+        program.moments,
+        round(history.dt_s * 1e9) if history is not None else 0,
     )
     cameras.start()
     return cameras

@@ -6,10 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.schema import ClosedVocabulary
-
-
-class InstructionError(ValueError):
-    """An instruction that the policy cannot have been trained on, or that does not fit."""
+from .errors import InstructionError
 
 
 def encode_words(text: str, vocabulary: ClosedVocabulary) -> NDArray[np.int64]:

@@ -13,9 +13,9 @@ import torch
 from holdfast.export.graphs import export_graph
 from holdfast.export.models.demo.checkpoint import make_checkpoint
 from holdfast.export.models.demo.keypoint_vla import KeypointVLA, KeypointVLAConfig
-from holdfast.export.parity import to_feed
+from holdfast.export.parity import to_feeds
 from holdfast.export.sources import demo
-from holdfast.export.sources.types import Policy
+from holdfast.export.sources.types import Policy, ReadOptions
 
 WORDS = ["blue", "cube", "green", "red", "the", "touch"]
 JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
@@ -82,15 +82,18 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.save(make_values(), folder / "model.pt")
     save_observations(folder / "observations.npz")
-    return demo.read(folder / "model.pt", None)
+    return demo.read(folder / "model.pt", ReadOptions())
 
 
 @pytest.fixture(scope="session")
 def feeds(policy: Policy) -> list[dict[str, Any]]:
-    return [to_feed(policy, observation) for observation in policy.observations]
+    """What the graph takes of each observation."""
+    names = [tensor.name for tensor in policy.components["policy"].inputs]
+    return [{name: feed[name] for name in names} for feed in to_feeds(policy)]
 
 
 @pytest.fixture(scope="session")
-def graph(policy: Policy, feeds: list[dict[str, Any]]) -> bytes:
+def graph(policy: Policy, feeds: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The policy as an fp32 ONNX graph (seconds: traced once)."""
-    return export_graph(policy, feeds[0])
+    folder = tmp_path_factory.mktemp("graphs")
+    return export_graph(policy.components["policy"], feeds[0], folder, "policy").model

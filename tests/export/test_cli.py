@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.export.cli import ExitCode, main
+from holdfast.export.graphs import OnnxFile
 from holdfast.runtime.bundle.last import last_bundle
 from holdfast.runtime.bundle.reading import load_bundle
 
@@ -37,7 +38,15 @@ def test_fp16_model_pt(save: Save, workplace: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == ExitCode.DONE, done.stderr
     next_step = "vla-run model.vla --camera /dev/video0 --arm serial:/dev/ttyUSB0"
-    for word in ("graph fp16", "torch fp32", "wrist_roll", "Kept in fp32", "'touch the red cube'", next_step):
+    for word in (
+        "graphs fp16",
+        "torch fp32",
+        "wrist_roll",
+        "Kept in fp32",
+        "'touch the red cube'",
+        next_step,
+        "Evidence: recorded",
+    ):
         assert word in done.stdout
     assert "torchvision" not in done.stderr
     assert load_bundle("model.vla").spec.precision.requested == "fp16"
@@ -51,7 +60,7 @@ def test_a_parity_failure_shows_the_table_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("holdfast.export.pipeline.export_graph", lambda policy, feed: graph)
+    monkeypatch.setattr("holdfast.export.pipeline.export_graph", lambda *_: OnnxFile(graph))
     path = str(save())
     assert main(["--max-error", "1e-12", path]) == ExitCode.FAILED
     assert "FAILED" in capsys.readouterr().err
@@ -99,8 +108,9 @@ def test_wrong_command_lines(arguments: list[str], capsys: pytest.CaptureFixture
 HANG_WHILE_WRITING = """
 import os, pathlib, sys, time
 from holdfast.export import pipeline
+from holdfast.export.graphs import OnnxFile
 traced = pathlib.Path(sys.argv.pop(1)).read_bytes()
-pipeline.export_graph = lambda policy, feed: traced
+pipeline.export_graph = lambda *_: OnnxFile(traced)
 def hang(handle):
     print("writing", flush=True)
     time.sleep(60)
@@ -123,7 +133,7 @@ def test_a_signal_while_writing_leaves_nothing(
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "writing\n"
-        assert [path.suffix for path in workplace.iterdir()] == [".tmp"]
+        assert {path.suffix for path in workplace.iterdir()} == {".tmp"}
         process.send_signal(number)
         error = process.stderr.read()
         assert process.wait(60) == code

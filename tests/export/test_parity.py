@@ -17,6 +17,7 @@ from holdfast.export.parity import (
     element_limits,
     failures,
     golden_tolerance,
+    make_inputs,
     to_feed,
     to_units,
 )
@@ -104,13 +105,21 @@ def test_the_golden_tolerance_stays_inside_every_limit(policy: Policy, seed: int
 
 
 def test_too_few_or_repeated_observations(feeds: list[dict[str, Any]]) -> None:
-    check_samples(feeds)
+    check_samples(feeds, "recorded")
+    check_samples(feeds[:4], "synthetic")
     with pytest.raises(SourceError, match="at least 32 distinct"):
-        check_samples([*feeds[:31], feeds[0]])
+        check_samples([*feeds[:31], feeds[0]], "recorded")
 
 
 def test_an_observation_of_another_policy(policy: Policy) -> None:
+    inputs = make_inputs(policy)
     with pytest.raises(SourceError, match="'zebra'"):
-        to_feed(policy, replace(policy.observations[0], text="touch the zebra"))
-    with pytest.raises(SourceError, match="front"):
-        to_feed(policy, replace(policy.observations[0], images={}))
+        to_feed(policy, inputs, replace(policy.observations[0], text="touch the zebra"))
+    moment = policy.observations[0].moments[0]
+    for wrong, said in (
+        ((replace(moment, images={}),), "front"),
+        ((replace(moment, state=None),), "no state"),
+        ((moment, moment), "has 2 moments, expected 1"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            to_feed(policy, inputs, replace(policy.observations[0], moments=wrong))

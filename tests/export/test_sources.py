@@ -16,6 +16,7 @@ from holdfast.export.errors import SourceError
 from holdfast.export.models.demo.checkpoint import MODEL
 from holdfast.export.sources import demo
 from holdfast.export.sources.registry import find_source, locate
+from holdfast.export.sources.types import ReadOptions
 
 pytestmark = pytest.mark.export
 Save = Callable[..., Path]
@@ -23,19 +24,19 @@ Save = Callable[..., Path]
 
 def refusal(path: Path, observations: Path | None = None) -> str:
     with pytest.raises(SourceError) as caught:
-        demo.read(path, observations)
+        demo.read(path, ReadOptions(observations=observations))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_checkpoint_is_read_completely(save: Save) -> None:
-    policy = demo.read(save(), None)
+    policy = demo.read(save(), ReadOptions())
     assert policy.action.elements[0].name == "shoulder_pan"
     assert [element.relative for element in policy.action.elements] == [True] * 5 + [False]
     assert len(policy.action.normalisation) == 16
-    assert policy.output.shape == [1, 16, 6]
+    assert policy.components["policy"].outputs[0].shape == [1, 16, 6]
     assert len(policy.observations) == 32
-    assert not policy.module.training
+    assert not policy.components["policy"].module.training
 
 
 class Malicious:
@@ -64,7 +65,7 @@ def test_truncated_and_flipped_files(save: Save) -> None:
     for at in range(200, len(good), len(good) // 20):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
         try:
-            demo.read(path, None)
+            demo.read(path, ReadOptions())
         except SourceError:
             continue
         # Only padding between the records of the archive is no part of the checkpoint.
@@ -148,14 +149,14 @@ def test_flipped_bits_in_the_observations(save: Save, tmp_path: Path) -> None:
     for at in range(5, len(good), len(good) // 40):
         other.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
         try:
-            demo.read(path, other)
+            demo.read(path, ReadOptions(observations=other))
         except SourceError:
             continue
 
 
 def test_the_default_task_is_one_that_the_policy_knows(save: Save) -> None:
-    assert demo.read(save(), None).task.default == "touch the red cube"
-    assert demo.read(MODEL, None).task.default == demo.DEFAULT_TASK
+    assert demo.read(save(), ReadOptions()).task.default == "touch the red cube"
+    assert demo.read(MODEL, ReadOptions()).task.default == demo.DEFAULT_TASK
 
 
 def test_observations_that_cannot_be_used(save: Save, tmp_path: Path) -> None:

@@ -44,4 +44,4 @@ def test_a_graph_that_is_not_what_the_bundle_declares(key: str):
 def test_inputs_that_do_not_fit_are_the_backends_error():
     session = load_session("onnxruntime", constant_graph(STAY), SPEC, BackendOptions())
     with pytest.raises(BackendError, match="failed"):
-        session.run({"image": np.zeros((1, 2), np.uint8)})
+        session.run({"image.front": np.zeros((1, 2), np.uint8)})

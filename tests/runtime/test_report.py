@@ -90,7 +90,7 @@ def log() -> RunLog:
 def resolved() -> Resolved:
     entry = {"bytes": 0, "sha256": "0" * 64}
     files = [{"path": p, **entry} for p in ("graphs/policy.onnx", "golden/observations.npz")]
-    spec = Bundle.model_validate({"format": "holdfast.bundle", "version": 1, "files": files, **tiny_spec()})
+    spec = Bundle.model_validate({"format": "holdfast.bundle", "version": 2, "files": files, **tiny_spec()})
     return Resolved(
         bundle=LoadedBundle(Path("tiny.vla"), spec, "a" * 64),
         tasks=("touch the red cube",),

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.runtime.bundle.golden import pack_golden
+from holdfast.runtime.bundle.golden import Sample, pack_golden
 from holdfast.runtime.bundle.writing import write_bundle
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 STEPS, DT_S, LENGTH = 16, 0.05, 8
-INPUTS = {"image": ("uint8", [1, 96, 96, 3]), "state": ("float32", [1, 6]), "tokens": ("int64", [1, LENGTH])}
+INPUTS = {
+    "image.front": ("uint8", [1, 96, 96, 3]),
+    "state": ("float32", [1, 6]),
+    "tokens": ("int64", [1, LENGTH]),
+}
 WORDS = {"touch": 1, "the": 2, "red": 3, "cube": 4}
 
 
@@ -63,14 +67,7 @@ def tiny_spec(
         "name": "tiny",
         "family": "constant",
         "robot_type": robot_type,
-        "program": {
-            "kind": "single",
-            "graph": "policy",
-            "image_inputs": {"front": "image"},
-            "state_input": "state",
-            "token_input": "tokens",
-            "action_output": "actions",
-        },
+        "program": {"kind": "single"},
         "graphs": {
             "policy": {
                 "file": "graphs/policy.onnx",
@@ -117,6 +114,7 @@ def tiny_spec(
             "max_abs": 0.0,
             "rows": [{"element": "gripper", "unit": "rad", "max_abs": 0.0, "mean_abs": 0.0, "limit": 1.0}],
         },
+        "evidence": {"kind": "recorded", "text": "itself", "samples": 1},
         "provenance": {
             "checkpoint": "none",
             "checkpoint_sha256": "0" * 64,
@@ -133,6 +131,11 @@ def golden_inputs() -> dict[str, NDArray[Any]]:
     return {name: np.zeros(shape, dtype) for name, (dtype, shape) in INPUTS.items()}
 
 
+def golden_sample(actions: NDArray[np.float32]) -> Sample:
+    """`actions`: [1, steps, 6]."""
+    return Sample({**golden_inputs(), "token_mask": np.zeros((1, LENGTH), np.int64)}, None, actions)
+
+
 def write_tiny_bundle(
     folder: Path,
     actions: NDArray[np.float32] | None = None,
@@ -146,8 +149,6 @@ def write_tiny_bundle(
     value = (np.zeros((STEPS, 6), np.float32) if actions is None else actions)[None]
     files = {
         "graphs/policy.onnx": constant_graph(value, nan_word),
-        "golden/observations.npz": pack_golden(
-            golden_inputs(), {"actions": value if golden is None else golden[None]}
-        ),
+        "golden/observations.npz": pack_golden([golden_sample(value if golden is None else golden[None])]),
     }
     return write_bundle(folder, tiny_spec(steps=len(value[0]), **spec), files)

@@ -357,12 +357,12 @@ def test_the_graph_computes_the_sweep():
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(sweep_graph(), providers=["CPUExecutionProvider"])
-    picture = np.zeros(INPUTS["image"][1], np.uint8)
+    picture = np.zeros(INPUTS["image.front"][1], np.uint8)
     for phase in np.linspace(-3, 3, 25):
         state = np.array([pose(phase)], np.float32)
-        (actions,) = session.run(None, {"image": picture, "state": state})
+        (actions,) = session.run(None, {"image.front": picture, "state": state})
         assert np.abs(actions[0] - chunk_at(state[0])).max() < 1e-3
     centre = np.zeros((1, 6), np.float32)
     centre[0, 4] = CURVE[4].far
-    (actions,) = session.run(None, {"image": picture, "state": centre})
+    (actions,) = session.run(None, {"image.front": picture, "state": centre})
     assert np.isfinite(actions).all()

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from holdfast.export.errors import PrecisionError
-from holdfast.export.graphs import quiet
+from holdfast.export.graphs import OnnxFile, quiet
 from holdfast.export.precision.audit import check_constants
 from holdfast.export.precision.fp16 import nodes_to_keep, to_mixed_fp16
 from holdfast.export.precision.graph_view import GraphView, prepare
@@ -55,9 +55,9 @@ def kept(data: bytes, feeds: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def test_a_policy_keeps_its_interface_and_its_answers(graph: bytes, feeds: list[dict[str, Any]]) -> None:
-    mixed = convert("fp16", graph, feeds)
-    full, half = OnnxGraph(graph), OnnxGraph(mixed.data)
-    before, after = onnx.ModelProto.FromString(graph).graph, onnx.ModelProto.FromString(mixed.data).graph
+    mixed = convert("fp16", OnnxFile(graph), feeds)
+    full, half = OnnxGraph(graph), mixed.file.session()
+    before, after = (onnx.ModelProto.FromString(data).graph for data in (graph, mixed.file.model))
     assert list(before.input) == list(after.input)
     assert list(before.output) == list(after.output)
     a = np.concatenate([full.run(feed)["actions"] for feed in feeds])

@@ -20,20 +20,17 @@ def units() -> list[str]:
 def make_spec() -> dict[str, Any]:
     """The JSON values of a valid bundle for the simulated arm, without `files`."""
     norm = {"source": "mean_std", "offset": [0.0] * 6, "scale": [1.0] * 6}
-    tensor = {"image": ("uint8", [1, 96, 96, 3]), "state": ("float32", [1, 6]), "tokens": ("int64", [1, 8])}
+    tensor = {
+        "image.front": ("uint8", [1, 96, 96, 3]),
+        "state": ("float32", [1, 6]),
+        "tokens": ("int64", [1, 8]),
+    }
     elements = [{"name": n, "unit": u} for n, u in zip(JOINTS, units(), strict=True)]
     return {
         "name": "tiny",
         "family": "demo",
         "robot_type": "sim_arm",
-        "program": {
-            "kind": "single",
-            "graph": "policy",
-            "image_inputs": {"front": "image"},
-            "state_input": "state",
-            "token_input": "tokens",
-            "action_output": "actions",
-        },
+        "program": {"kind": "single"},
         "graphs": {
             "policy": {
                 "file": "graphs/policy.onnx",
@@ -85,6 +82,7 @@ def make_spec() -> dict[str, Any]:
             "max_abs": 0.0,
             "rows": [{"element": "gripper", "unit": "rad", "max_abs": 0.0, "mean_abs": 0.0, "limit": 1.0}],
         },
+        "evidence": {"kind": "recorded", "text": "itself", "samples": 1},
         "provenance": {
             "checkpoint": "model.pt",
             "checkpoint_sha256": "0" * 64,

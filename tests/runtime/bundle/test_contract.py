@@ -13,6 +13,8 @@ from holdfast.runtime.bundle.contract import check_contract, match_cameras, requ
 from holdfast.runtime.bundle.errors import BundleMismatch
 from holdfast.runtime.bundle.schema import Bundle
 
+from .programs import make_pose
+
 ROBOT = load_robot("sim_arm")
 
 
@@ -20,7 +22,7 @@ def build(spec: dict[str, Any]) -> Bundle:
     listing = [
         {"path": p, "bytes": 0, "sha256": "0" * 64} for p in ("graphs/policy.onnx", "golden/observations.npz")
     ]
-    return Bundle.model_validate({"format": "holdfast.bundle", "version": 1, **spec, "files": listing})
+    return Bundle.model_validate({"format": "holdfast.bundle", "version": 2, **spec, "files": listing})
 
 
 def rename_joints(spec: dict[str, Any], names: list[str]) -> None:
@@ -48,7 +50,7 @@ SWAPPED = ["shoulder_lift", "shoulder_pan", "elbow_flex", "wrist_flex", "wrist_r
          ("shoulder_pan m", "shoulder_pan rad")),
         (lambda s: s["state"]["elements"][5].update(unit="rad"), {"units of the state"},
          ("gripper rad", "gripper 0_100_of_range")),
-        (lambda s: s["action"].update(space="ee_delta"), {"action space"}, ("ee_delta", "joint_position")),
+        (make_pose, {"action space"}, ("ee_delta", "joint_position")),
         (lambda s: s["action"].update(dt_s=0.005), {"rate"}, ("200 Hz", "100 Hz")),
     ],
 )  # fmt: skip
@@ -91,9 +93,8 @@ def test_cameras_of_a_single_camera_bundle(
 
 def test_two_cameras_need_their_names(spec: dict[str, Any]) -> None:
     spec["cameras"].append({**spec["cameras"][0], "name": "wrist"})
-    spec["program"]["image_inputs"]["wrist"] = "image_wrist"
     inputs = spec["graphs"]["policy"]["inputs"]
-    inputs.append({**inputs[0], "name": "image_wrist"})
+    inputs.append({**inputs[0], "name": "image.wrist"})
     assert match_cameras(build(spec), ["wrist", "front"]) == {"front": 1, "wrist": 0}
     assert match_cameras(build(spec), [None, "front"]) is None
     row = check_contract(build(spec), ROBOT, [None, None])[-1]

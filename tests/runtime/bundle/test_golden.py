@@ -12,51 +12,93 @@ import numpy as np
 import pytest
 
 from holdfast.runtime.bundle.errors import BundleError
-from holdfast.runtime.bundle.golden import pack_golden, read_golden, unpack_golden
+from holdfast.runtime.bundle.golden import MOST_VALUES, Sample, pack_golden, read_golden, thin, unpack_golden
 from holdfast.runtime.bundle.reading import load_bundle
-from holdfast.runtime.bundle.schema import Graph
+from holdfast.runtime.bundle.schema import Bundle
 from holdfast.runtime.bundle.writing import write_bundle
 
-GRAPH = Graph.model_validate(
-    {
-        "file": "graphs/policy.onnx",
-        "precision": "fp32",
-        "inputs": [
-            {"name": "image", "dtype": "uint8", "shape": [1, 96, 96, 3]},
-            {"name": "state", "dtype": "float32", "shape": [1, 6]},
-            {"name": "tokens", "dtype": "int64", "shape": [1, 8]},
-        ],
-        "outputs": [{"name": "actions", "dtype": "float32", "shape": [1, 16, 6]}],
-    }
-)
+from .programs import flow_spec, validate
 
 
-def samples(count: int = 3) -> tuple[dict[str, Any], dict[str, Any]]:
-    inputs = {t.name: np.zeros([count, *t.shape[1:]], t.dtype) for t in GRAPH.inputs}
-    outputs = {t.name: np.ones([count, *t.shape[1:]], t.dtype) for t in GRAPH.outputs}
-    return inputs, outputs
+def samples(spec: Bundle, count: int = 3) -> list[Sample]:
+    """Zeros as inputs, the sample's number as outputs."""
+    from holdfast.runtime.bundle.schema import observed
+
+    observation = observed(spec.cameras, spec.history, spec.state, spec.task)
+    inputs = {name: np.zeros(tensor.shape, tensor.dtype) for name, tensor in observation.items()}
+    shape = (1, spec.action.steps, len(spec.action.elements))
+    noise = spec.program.noise_shape(spec.action)
+    return [
+        Sample(
+            inputs,
+            None if noise is None else np.full(noise, i, np.float32),
+            np.full(shape, i, np.float32),
+            {
+                graph: {t.name: thin(np.full(t.shape, i, t.dtype)) for t in spec.graphs[graph].outputs}
+                for graph in spec.numerics.components
+            },
+            np.full(shape, -i, np.float32) if "denoise_step_guided" in spec.graphs else None,
+        )
+        for i in range(count)
+    ]
 
 
-def test_round_trip() -> None:
-    golden = unpack_golden(pack_golden(*samples()), GRAPH)
-    assert golden.count == 3
-    inputs, outputs = golden.sample(2)
-    assert inputs["image"].shape == (1, 96, 96, 3)
-    assert outputs["actions"].shape == (1, 16, 6)
+@pytest.fixture
+def checked(spec: dict[str, Any]) -> Bundle:
+    return validate(spec)
 
 
-def test_other_shapes_types_counts_and_names_are_refused() -> None:
-    inputs, outputs = samples()
-    with pytest.raises(ValueError, match="no samples of state"):
-        unpack_golden(pack_golden({k: v for k, v in inputs.items() if k != "state"}, outputs), GRAPH)
+def test_round_trip_of_a_single_graph(checked: Bundle) -> None:
+    found = unpack_golden(pack_golden(samples(checked)), checked)
+    assert len(found) == 3
+    assert found[2].inputs["image.front"].shape == (1, 96, 96, 3)
+    assert found[2].actions.shape == (1, 16, 6)
+    assert (found[2].actions == 2).all()
+    assert found[2].noise is None
+    assert found[2].outputs == {}
+
+
+def test_round_trip_of_noise_components_and_guidance() -> None:
+    values = flow_spec(guided=True)
+    values["numerics"]["components"] = {"prefill": 1e-3, "denoise_step_guided": 1e-3}
+    spec = validate(values)
+    found = unpack_golden(pack_golden(samples(spec)), spec)
+    assert found[1].noise is not None
+    assert found[1].noise.shape == (1, 20, 8)
+    assert (found[1].noise == 1).all()
+    assert found[1].guided is not None
+    assert (found[1].guided == -1).all()
+    assert set(found[1].outputs) == {"prefill", "denoise_step_guided"}
+    cache = found[1].outputs["prefill"]["key.0"]
+    assert cache.size == min(MOST_VALUES, 4 * 5 * 3)
+
+
+@pytest.mark.parametrize("size", [1, MOST_VALUES, MOST_VALUES + 1, 3 * MOST_VALUES - 1, 10**5])
+def test_thinning_keeps_a_bounded_even_part(size: int) -> None:
+    kept = thin(np.arange(size).reshape(1, size))
+    assert 0 < kept.size <= MOST_VALUES
+    assert kept[0] == 0
+    assert len(set(np.diff(kept))) <= 1
+
+
+def test_other_shapes_types_counts_and_names_are_refused(checked: Bundle) -> None:
+    good = samples(checked)
+
+    def packed(**changes: Any) -> bytes:
+        rows = [Sample({**s.inputs, **changes}, s.noise, s.actions, s.outputs) for s in good]
+        return pack_golden(rows)
+
+    lacking = [Sample({k: v for k, v in s.inputs.items() if k != "state"}, None, s.actions, {}) for s in good]
+    with pytest.raises(ValueError, match="no samples of in/state"):
+        unpack_golden(pack_golden(lacking), checked)
     for wrong in (
-        {"state": np.zeros([3, 7], np.float32)},
-        {"state": np.zeros([3, 6], np.float64)},
+        {"state": np.zeros([1, 7], np.float32)},
+        {"state": np.zeros([1, 6], np.float64)},
         {"state": np.zeros([2, 6], np.float32)},
-        {"more": np.zeros([3, 6], np.float32)},
+        {"more": np.zeros([1, 6], np.float32)},
     ):
-        with pytest.raises(ValueError, match=r"state|samples"):
-            unpack_golden(pack_golden(inputs | wrong, outputs), GRAPH)
+        with pytest.raises(ValueError, match=r"state|samples|more"):
+            unpack_golden(packed(**wrong), checked)
 
 
 def test_pickles_and_garbage_in_a_bundle_are_refused(
@@ -72,20 +114,21 @@ def test_pickles_and_garbage_in_a_bundle_are_refused(
 
 @pytest.mark.parametrize("shape", ["(100000000000000, 6)", f"(1{'0' * 30}, 6)", "(3, 6)", "()"])
 def test_a_header_that_claims_more_than_there_is_is_refused(
-    tmp_path: Path, spec: dict[str, Any], files: Any, shape: str
+    tmp_path: Path, spec: dict[str, Any], files: Any, shape: str, checked: Bundle
 ) -> None:
-    inputs, outputs = samples()
-    del inputs["state"]
-    buffer = io.BytesIO(pack_golden(inputs, outputs))
+    rows = [
+        Sample({k: v for k, v in s.inputs.items() if k != "state"}, None, s.actions) for s in samples(checked)
+    ]
+    buffer = io.BytesIO(pack_golden(rows))
     raw = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr("state.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw)
+        archive.writestr("in/state.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(raw)) + raw)
     bundle = write_bundle(tmp_path / "huge.vla", spec, files | {"golden/observations.npz": buffer.getvalue()})
-    with pytest.raises(BundleError, match=r"observations.npz is not valid: state"):
+    with pytest.raises(BundleError, match=r"observations.npz is not valid: in/state"):
         read_golden(load_bundle(bundle))
 
 
-def test_read_from_a_bundle(tmp_path: Path, spec: dict[str, Any], files: Any) -> None:
-    data = pack_golden(*samples())
+def test_read_from_a_bundle(tmp_path: Path, spec: dict[str, Any], files: Any, checked: Bundle) -> None:
+    data = pack_golden(samples(checked))
     bundle = write_bundle(tmp_path / "a.vla", spec, files | {"golden/observations.npz": data})
-    assert read_golden(load_bundle(bundle)).count == 3
+    assert len(read_golden(load_bundle(bundle))) == 3

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from holdfast.runtime.bundle.errors import BundleError
 from holdfast.runtime.bundle.reading import MAX_JSON_BYTES, load_bundle, parse_spec, sum_line
+from holdfast.runtime.bundle.writing import write_bundle
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -53,7 +54,7 @@ def test_an_intact_bundle_loads(bundle: Path, files: dict[str, bytes]) -> None:
     loaded = load_bundle(bundle)
     assert loaded.spec.name == "tiny"
     assert loaded.read("graphs/policy.onnx") == files["graphs/policy.onnx"]
-    assert loaded.graph_bytes("policy") == files["graphs/policy.onnx"]
+    assert loaded.graph("policy") == files["graphs/policy.onnx"]
     assert loaded.sha256 == hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
 
 
@@ -124,8 +125,8 @@ def test_random_bytes_raise_bundle_error(raw: bytes) -> None:
         (b"\xff\xfe", "utf-8"),
         (b"", "cannot be parsed"),
         (b'{"format": "zip"}', "this is no bundle"),
-        (b'{"format": "holdfast.bundle", "version": true}', "version True is not version 1"),
-        (b'{"format": "holdfast.bundle", "version": 2}', "version 2 is not version 1"),
+        (b'{"format": "holdfast.bundle", "version": true}', "version True is not version 2"),
+        (b'{"format": "holdfast.bundle", "version": 1}', "version 1 is not version 2"),
     ],
 )
 def test_what_json_allows_and_a_bundle_does_not(raw: bytes, said: str) -> None:
@@ -169,9 +170,12 @@ def test_traversal_is_refused(bundle: Path, path: str) -> None:
         (lambda d: d.update(surprise=1), "surprise"),
         (lambda d: d["action"].update(steps=100_000), "over the 8000 allowed"),
         (lambda d: d["cameras"][0].update(width=10**9), "cameras.0.width"),
-        (lambda d: d["cameras"][0].update(width=97), "graph inputs are"),
+        (
+            lambda d: d["cameras"][0].update(width=97),
+            "graph policy takes image.front as uint8 [1, 96, 96, 3]",
+        ),
         (lambda d: d["graphs"]["policy"]["inputs"][0].update(shape=[1 << 20] * 4), "over 268435456 elements"),
-        (lambda d: d["task"].update(tokenizer=None), "token_input and task.tokenizer"),
+        (lambda d: d["task"].update(tokenizer=None), "takes 'tokens', which nothing gives"),
         (lambda d: d["parity"]["rows"][0].update(max_abs=2.0), "beyond its own limit"),
     ],
 )
@@ -225,7 +229,7 @@ def test_a_file_changed_after_loading_is_noticed(bundle: Path) -> None:
     with pytest.raises(BundleError, match="does not list"):
         loaded.read("../bundle.json")
     with pytest.raises(BundleError, match="no graph 'other'"):
-        loaded.graph_bytes("other")
+        loaded.graph("other")
 
 
 @pytest.mark.parametrize("part", ["graphs/policy.onnx", "graphs"])
@@ -235,3 +239,42 @@ def test_a_link_put_in_place_after_loading_is_not_followed(bundle: Path, tmp_pat
     (bundle / part).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="cannot be read"):
         loaded.read("graphs/policy.onnx")
+
+
+@pytest.fixture
+def with_data(tmp_path: Path, spec: dict[str, Any], files: dict[str, bytes]) -> Path:
+    """A bundle whose graph has its weights in a file beside it."""
+    spec["graphs"]["policy"]["data"] = ["graphs/policy.data"]
+    return write_bundle(tmp_path / "data.vla", spec, {**files, "graphs/policy.data": b"weights" * 9})
+
+
+def test_a_graph_with_data_files_is_given_by_its_path(with_data: Path) -> None:
+    loaded = load_bundle(with_data)
+    assert loaded.graph("policy") == with_data / "graphs" / "policy.onnx"
+    loaded.check_unchanged("policy")
+
+
+@pytest.mark.parametrize("name", ["graphs/policy.onnx", "graphs/policy.data"])
+@pytest.mark.parametrize("how", ["written", "exchanged", "touched"])
+def test_data_files_that_are_not_those_that_were_hashed(with_data: Path, name: str, how: str) -> None:
+    loaded = load_bundle(with_data)
+    path = with_data / name
+    data = path.read_bytes()
+    if how == "exchanged":
+        path.rename(with_data.parent / "before")
+    if how == "touched":
+        os.utime(path, ns=(1, 1))
+    else:
+        path.write_bytes(data)
+    with pytest.raises(BundleError, match="has changed since"):
+        loaded.check_unchanged("policy")
+    with pytest.raises(BundleError, match="has changed since"):
+        loaded.graph("policy")
+
+
+def test_damaged_data_is_refused(with_data: Path) -> None:
+    path = with_data / "graphs" / "policy.data"
+    path.write_bytes(path.read_bytes()[::-1])
+    assert "does not have the sha256" in refusal(with_data)
+    path.unlink()
+    assert "policy.data is missing" in refusal(with_data)

@@ -15,8 +15,10 @@ from holdfast.drivers.calibration import find_calibration
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.units import JointUnits
 from holdfast.runtime.bundle.schema import Bundle
-from holdfast.runtime.policy.action_space import ActionSpace, ActionSpaceError, NonFiniteAction
+from holdfast.runtime.policy.action_space import ActionSpace, ActionSpaceError
+from holdfast.runtime.policy.errors import NonFiniteAction
 
+from ..bundle.programs import make_pose, validate
 from ..tiny_bundle import JOINTS, STEPS, tiny_spec
 
 ROBOT = load_robot("sim_arm")
@@ -35,7 +37,7 @@ def make(**changes: Any) -> ActionSpace:
         target[last] = value
     entry = {"bytes": 0, "sha256": "0" * 64}
     files = [{"path": p, **entry} for p in ("graphs/policy.onnx", "golden/observations.npz")]
-    full = {"format": "holdfast.bundle", "version": 1, "files": files, **spec}
+    full = {"format": "holdfast.bundle", "version": 2, "files": files, **spec}
     return ActionSpace(Bundle.model_validate(full), UNITS)
 
 
@@ -71,10 +73,10 @@ def test_the_state_is_normalised_in_the_policys_units():
     )
     state = space.observe(POSITION)
     assert state.dtype == np.float32
-    assert state.shape == (1, 6)
+    assert state.shape == (6,)
     # LeRobot's degrees have 4095 ticks to a turn.
-    assert state[0][0] == pytest.approx((math.degrees(0.1) * 4096 / 4095 - 10) / 2, abs=1e-4)
-    assert state[0][5] == pytest.approx(15.0, abs=1e-4)
+    assert state[0] == pytest.approx((math.degrees(0.1) * 4096 / 4095 - 10) / 2, abs=1e-4)
+    assert state[5] == pytest.approx(15.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("units", [PERCENT, DEGREES, RADIANS])
@@ -84,7 +86,7 @@ def test_absolute_actions_in_every_unit_come_back_where_the_state_was(units: tup
         action__space="joint_position",
         action__elements=elements(*units, relative=False),
     )
-    output = np.repeat(space.observe(POSITION), STEPS, axis=0)
+    output = np.tile(space.observe(POSITION), (STEPS, 1))
     assert space.targets(output, POSITION)[0] == pytest.approx(POSITION, abs=1e-4)
 
 
@@ -95,7 +97,7 @@ def test_relative_and_absolute_actions_agree(deltas: list[float], units: tuple[s
     absolute = make(**identity, action__space="joint_position",
                     action__elements=elements(*units, relative=False))  # fmt: skip
     relative = make(**identity, action__elements=elements(*units, relative=True))
-    base = absolute.observe(POSITION)[0].astype(np.float64)
+    base = absolute.observe(POSITION).astype(np.float64)
     steps = np.tile(np.asarray(deltas), (STEPS, 1))
     assert relative.targets(steps, POSITION) == pytest.approx(
         absolute.targets(steps + base, POSITION), abs=1e-4
@@ -120,7 +122,7 @@ def test_a_normalised_gripper_is_a_share_of_the_range():
     output = np.zeros((STEPS, 6))
     output[:, 5] = 0.25
     assert space.targets(output, POSITION)[0][5] == pytest.approx(25.0)
-    assert space.observe(POSITION)[0][5] == pytest.approx(0.4, abs=1e-3)
+    assert space.observe(POSITION)[5] == pytest.approx(0.4, abs=1e-3)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -137,10 +139,51 @@ def test_an_output_of_another_shape_is_refused(shape: tuple[int, ...]):
         make().targets(np.zeros(shape), POSITION)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.floats(-0.4, 0.4), min_size=6, max_size=6),
+    st.sampled_from([PERCENT, DEGREES, RADIANS]),
+    st.booleans(),
+    st.integers(1, STEPS),
+)
+def test_targets_in_the_policys_numbers_are_what_it_said(
+    said: list[float], units: tuple[str, ...], relative: bool, k: int
+):
+    """Continuing a chunk: the way back from targets, for steps that are normalised differently."""
+    rows = [{"source": "mean_std", "offset": [0.1 * i] * 6, "scale": [1.0 + i] * 6} for i in range(STEPS)]
+    space = make(
+        state__elements=elements(*units),
+        action__space="joint_delta" if relative else "joint_position",
+        action__elements=elements(*units, relative=relative),
+        action__normalisation=rows,
+    )
+    output = np.tile(np.asarray(said), (STEPS, 1))
+    targets = space.targets(output, POSITION)[:k]
+    again = space.targets(np.concatenate([space.normalised(targets, POSITION), output[k:]]), POSITION)
+    # What lies outside the calibrated range came back clamped.
+    assert again[:k] == pytest.approx(targets, abs=2e-3)
+    if units is not PERCENT:
+        assert space.normalised(targets, POSITION)[:, :5] == pytest.approx(output[:k, :5], abs=1e-4)
+
+
+def test_end_effector_actions_are_not_run_yet():
+    spec = copy.deepcopy(tiny_spec())
+    make_pose(spec)
+    with pytest.raises(ActionSpaceError, match="not run by this version"):
+        ActionSpace(validate(spec), UNITS)
+
+
+def test_a_policy_without_state_has_none():
+    spec = copy.deepcopy(tiny_spec())
+    spec["state"] = None
+    del spec["graphs"]["policy"]["inputs"][1]
+    assert not ActionSpace(validate(spec), UNITS).has_state
+    assert make().has_state
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"action__space": "ee_delta"}, "not run by this version"),
         ({"action__elements": elements("m", *RADIANS[1:], relative=True)}, "shoulder_pan"),
         ({"state__elements": elements(*RADIANS[:5], "rad")}, "gripper"),
         ({"state__elements": elements(*reversed(RADIANS))}, "shoulder_pan"),

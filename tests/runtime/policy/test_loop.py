@@ -53,6 +53,7 @@ class FunctionSession:
 
     def __init__(self) -> None:
         self.value = 0.25
+        self.fed: Mapping[str, NDArray[Any]] = {}
         self.broken = False
         self.meanwhile: Callable[[], None] = lambda: None
 
@@ -60,7 +61,8 @@ class FunctionSession:
         self.meanwhile()
         if self.broken:
             raise BackendError("out of memory")
-        assert inputs["image"].shape == (1, 96, 96, 3)
+        self.fed = inputs
+        assert inputs["image.front"].shape[-3:] == (96, 96, 3)
         assert inputs["tokens"].shape == (1, 8)
         return {"actions": np.full((1, STEPS, 6), self.value, np.float32)}
 
@@ -68,22 +70,29 @@ class FunctionSession:
 class Rig:
     """The loop in a thread; this side plays control, the supervisor and the camera."""
 
-    def __init__(self, frame_age_ns: int = 300 * MS) -> None:
+    def __init__(self, frame_age_ns: int = 300 * MS, history: dict[str, Any] | None = None) -> None:
         entry = {"bytes": 0, "sha256": "0" * 64}
         files = [{"path": p, **entry} for p in ("graphs/policy.onnx", "golden/observations.npz")]
-        spec = Bundle.model_validate(
-            {"format": "holdfast.bundle", "version": 1, "files": files, **tiny_spec()}
-        )
+        values = {**tiny_spec(), "history": history}
+        if history is not None:
+            for tensor in values["graphs"]["policy"]["inputs"]:
+                if tensor["name"] != "tokens":
+                    tensor["shape"] = [1, history["steps"], *tensor["shape"][1:]]
+        spec = Bundle.model_validate({"format": "holdfast.bundle", "version": 2, "files": files, **values})
         robot = load_robot("sim_arm")
         space = ActionSpace(spec, JointUnits(robot, find_calibration(robot)))
         self.camera = ScriptedCamera("front")
         self.session = FunctionSession()
-        cameras = Cameras({"front": self.camera}, FrameLimits(frame_age_ns, 300 * MS, 5, 4.0))
+        steps, dt_s = (1, 0.0) if history is None else (history["steps"], history["dt_s"])
+        cameras = Cameras(
+            {"front": self.camera}, FrameLimits(frame_age_ns, 300 * MS, 5, 4.0), steps, round(dt_s * 1e9)
+        )
+        self.cameras = cameras
         control, control_loop = channel_pair()
         supervisor, supervisor_loop = channel_pair()
         self.control, self.supervisor = Channel(control, 1), Channel(supervisor, 1)
         self.loop = PolicyLoop(
-            Program(spec, self.session, space),
+            Program(spec, {"policy": self.session}, space),
             cameras,
             Channel(control_loop, 1),
             Channel(supervisor_loop, 1),
@@ -279,3 +288,35 @@ def test_it_ends_when_asked_and_when_a_peer_is_gone():
     alone.control.close()
     alone.thread.join(20)
     assert not alone.thread.is_alive()
+
+
+def test_a_history_shows_the_pictures_and_joints_of_before():
+    """The picture gets brighter all the time, and the first joint turns at 1 rad/s."""
+    rig = Rig(history={"steps": 3, "dt_s": 0.1})
+    rig.cameras.start()
+    start_ns = time.monotonic_ns()
+
+    def turn() -> None:
+        now = time.monotonic_ns()
+        zeros = (0.0,) * 6
+        position = ((now - start_ns) / 1e9, *POSITION[1:])
+        rig.control.send(State(Phase.RUN, 1, 0, 0, 0, 0, now, 0, position, zeros, POSITION))
+        rig._sequence += 1
+        level = min(200, (now - start_ns) // (20 * MS))
+        rig.camera.picture = np.linspace(level, 255, 48, dtype=np.uint8).reshape(4, 4, 3)
+        rig.camera.put(rig._sequence, now / MS)
+        time.sleep(0.01)
+        rig.from_control += [envelope.message for envelope in rig.control.receive_all()]
+
+    rig.turn = turn  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        rig.start()
+        rig.until(lambda: rig.got(Chunk)[-1].observation_ns - rig.got(Chunk)[0].observation_ns > 400 * MS)
+        fed = rig.session.fed
+    finally:
+        rig.close()
+        rig.cameras.close()
+    assert fed["image.front"].shape == (1, 3, 96, 96, 3)
+    assert (np.diff(fed["image.front"][0].min((1, 2, 3)).astype(int)) > 0).all()
+    assert (np.diff(fed["state"][0, :, 0]) > 0.02).all()
+    assert rig.got(Fault) == []
