@@ -61,6 +61,8 @@ class FaultClass:
     torque: Torque = "held"
     """What the motors must do from the fault to the end; `off`: in the end. `others_held`: all but the one
     that the fault itself makes limp, whose register stays on; `any`: the fault itself decides."""
+    lies: bool = False
+    """The motor of the fault says that it is where it is not: easing after a stop goes by what it says."""
     exit_codes: tuple[int, ...] = ()
     """Of vla-run, where the fault ends it."""
     goals: str = "last goal"
@@ -248,7 +250,7 @@ BUS = (
         "motor_stuck_encoder", "motor bus", "one motor reports the same position for ever; its own loop "
         "still sees",
         _how("motor", kind="stuck_encoder", arm_only=True), "contained", "none", (*_PRESSED, *_BODY),
-        last_s=1.5,
+        lies=True, last_s=1.5,
     ),
     FaultClass(
         "motor_overload", "motor bus", "one motor reports overload and lets go",

@@ -87,14 +87,17 @@ def _stands(
     findings: Findings, row: FaultClass, c: Configuration, line: Timeline, witness: Seen, stop_ns: int
 ) -> None:
     """All that must be true of an arm from a stop on."""
-    _braked(findings, c, line, witness, stop_ns)
-    _at_rest(findings, c, line, witness, stop_ns)
+    _braked(findings, row, c, line, witness, stop_ns)
+    _at_rest(findings, row, c, line, witness, stop_ns)
     _held(findings, row, c, line, witness, stop_ns)
 
 
-def _braked(findings: Findings, c: Configuration, line: Timeline, witness: Seen, stop_ns: int) -> None:
+def _braked(
+    findings: Findings, row: FaultClass, c: Configuration, line: Timeline, witness: Seen, stop_ns: int
+) -> None:
     """Commands brake as configured from `stop_ns` on; what follows only takes a joint off what it presses
-    on. The arm itself goes no further than braking, and what it was behind its command."""
+    on. The arm itself goes no further than braking, and what it was behind its command. A joint that lies
+    about where it is may be eased towards the lie, by its lead at most."""
     stop_ns = min(stop_ns, line.judged_ns)
     by_ns = stop_ns + c.stopping_ns + FEW_TICKS * c.tick_ns
     by_ns = min(by_ns + missed_ns(c, line, witness, stop_ns, by_ns), line.judged_ns)
@@ -107,12 +110,15 @@ def _braked(findings: Findings, c: Configuration, line: Timeline, witness: Seen,
             continue
         ticks_rad = FEW_TICKS * c.tick_ns * 1e-9 * c.velocity[joint]
         most = c.stopping_rad[joint] + ticks_rad + SLACK_RAD
+        lies = row.lies and joint + 1 == line.motor
+        if lies:
+            most += c.lead[joint]
         findings.check(
             first.length <= most,
             f"{name} was told to go on for {first.length:.3f} rad after the stop, {most:.3f} are its braking",
         )
         pairs = itertools.pairwise(zip(then.goals, then.true, strict=True))
-        eased = all(abs(g - at) <= abs(g0 - at) + TICK_RAD for (g0, _), (g, at) in pairs)
+        eased = lies or all(abs(g - at) <= abs(g0 - at) + TICK_RAD for (g0, _), (g, at) in pairs)
         findings.check(
             eased and then.length <= c.lead[joint] + SLACK_RAD,
             f"{name} was told to go on for {then.length:.3f} rad after the braking time, not to ease off",
@@ -123,9 +129,11 @@ def _braked(findings: Findings, c: Configuration, line: Timeline, witness: Seen,
         )
 
 
-def _at_rest(findings: Findings, c: Configuration, line: Timeline, witness: Seen, stop_ns: int) -> None:
+def _at_rest(
+    findings: Findings, row: FaultClass, c: Configuration, line: Timeline, witness: Seen, stop_ns: int
+) -> None:
     """The arm stands in time: `stop_ns`, braking, and what its servos take to settle."""
-    by_ns = stop_ns + c.stopping_ns + SERVO_SETTLE_NS
+    by_ns = stop_ns + c.stopping_ns + SERVO_SETTLE_NS + (c.easing_ns if row.lies else 0)
     by_ns += missed_ns(c, line, witness, min(stop_ns, line.judged_ns), by_ns)
     if by_ns >= line.watched_ns:
         # Everything after the watch is judged by `_held`; the arm must stand by the end of the watch.

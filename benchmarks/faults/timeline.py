@@ -98,7 +98,7 @@ class Timeline:
     exit_code: int | None = None
     exited_ns: int = 0
     motor: int = 0
-    """The motor (counted from 1) that the fault itself makes limp."""
+    """The motor of the fault, counted from 1; 0: of no single one."""
 
     @property
     def judged_ns(self) -> int:

@@ -325,3 +325,21 @@ def test_wrong_but_possible_values_may_lead_to_a_stop_for_a_right_reason_only(tm
     wrong = Tale("chunk_sign_flip", line={"stop": replace(STOP, code="internal")})
     assert right.verdict(tmp_path).escapes == ()
     assert any("wrong reason" in escape for escape in wrong.verdict(tmp_path).escapes)
+
+
+def lying(motor: int, **changes: Any) -> Tale:
+    """Joint 1 does not brake where it was stopped: it goes back, 0.3 rad in 0.4 s, and stands."""
+    line = {
+        "stop": replace(STOP, code="stalled"), "motor": motor, "rest_ns": 1900 * MS,
+        "watched_ns": 2050 * MS, "reset_ns": 2060 * MS,
+    }  # fmt: skip
+    return Tale("motor_stuck_encoder", line=line, **{"home": True, "brake_ms": 1520, **changes})
+
+
+def test_a_joint_that_lies_is_eased_towards_the_lie_by_its_lead_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert lying(1).verdict(tmp_path).escapes == ()
+    assert any("was told to go on" in escape for escape in lying(2).verdict(tmp_path).escapes)
+    monkeypatch.setitem(globals(), "C", replace(C, lead=tuple(lead / 50 for lead in C.lead)))
+    assert any("was told to go on" in escape for escape in lying(1).verdict(tmp_path).escapes)
