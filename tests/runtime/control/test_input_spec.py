@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
 from holdfast.drivers.errors import ConfigError
-from holdfast.runtime.control import evdev, gpio
+from holdfast.runtime.control import evdev, gpio, input_spec
 from holdfast.runtime.control.input_spec import EvdevSpec, GpioSpec, parse_input
 from holdfast.runtime.control.key_names import key_code, key_name
 from holdfast.runtime.control.stop_inputs import StopInputs
@@ -19,9 +21,10 @@ HEADER = Path("/usr/include/linux/input-event-codes.h")
 
 
 def test_inputs_are_named_by_device_and_key_or_by_chip_and_line() -> None:
-    assert parse_input("evdev:/dev/input/event3") == EvdevSpec(
-        "evdev:/dev/input/event3", "/dev/input/event3", None
-    )
+    any_key = parse_input("evdev:/dev/input/event3")
+    assert any_key == EvdevSpec("evdev:/dev/input/event3", "/dev/input/event3", None)
+    assert isinstance(any_key, EvdevSpec)
+    assert any_key.key_text == "any key"
     key = parse_input("evdev:/dev/input/by-id/usb-A_B-event-kbd?key=KEY_SPACE")
     assert isinstance(key, EvdevSpec)
     assert (key.path, key.key, key.key_text) == ("/dev/input/by-id/usb-A_B-event-kbd", SPACE, "KEY_SPACE")
@@ -50,9 +53,12 @@ def test_inputs_are_named_by_device_and_key_or_by_chip_and_line() -> None:
         ("evdev:/dev/input/event3?key=", "key"),
         ("evdev:/dev/input/event3?active=low", "unknown option 'active'"),
         ("evdev:/dev/input/event3?key=1&key=2", "twice"),
+        ("evdev:/dev/input/event3?key=1&", "expected evdev:"),
         ("gpio:/dev/gpiochip0", "number of a line"),
         ("gpio:/dev/gpiochip0:", "number of a line"),
         ("gpio:/dev/gpiochip0:-1", "number of a line"),
+        ("gpio:/dev/gpiochip0:\u0661", "number of a line"),  # a digit in Arabic
+        ("gpio:/dev/gpiochip0:\u00b2", "number of a line"),  # an exponent
         ("gpio:/dev/gpiochip0:1?key=1", "unknown option 'key'"),
         ("gpio:/dev/gpiochip0:1?active=yes", "high"),
         ("gpio:/dev/gpiochip0:1?bias=up", "pull-up"),
@@ -62,6 +68,19 @@ def test_inputs_are_named_by_device_and_key_or_by_chip_and_line() -> None:
 def test_what_is_malformed_is_refused_with_what_is_right(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         parse_input(text)
+
+
+def test_an_input_without_options_has_no_query_to_be_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is none even where the parser refuses an empty one, as Python 3.10's does."""
+
+    def parse(query: str, **options: Any) -> list[tuple[str, str]]:
+        if not query:
+            raise ValueError("bad query field: ''")
+        return parse_qsl(query, **options)
+
+    monkeypatch.setattr(input_spec, "parse_qsl", parse)
+    assert isinstance(parse_input("evdev:/dev/input/event3"), EvdevSpec)
+    assert isinstance(parse_input("gpio:/dev/gpiochip0:17?bias=pull-up"), GpioSpec)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +94,7 @@ def test_what_is_malformed_is_refused_with_what_is_right(text: str, words: str) 
         ("evdev:/dev/a", "evdev:/dev/b", True),
         ("gpio:/dev/g:1", "gpio:/dev/g:2", True),
         ("gpio:/dev/g:1", "evdev:/dev/a", True),
+        ("evdev:/dev/a", "gpio:/dev/g:1", True),
     ],
 )
 def test_pressing_a_reset_must_not_be_a_stop_too(stop: str, reset: str, apart: bool) -> None:
