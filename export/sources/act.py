@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from ...runtime.bundle.schema import ExecutionHint, Single, Tensor
 from ..errors import SourceError
 from ..models.act import Act, ActSize
 from ..models.resnet import resnet_size
-from .lerobot import ACTION, STATE, PolicyConfig, PolicyFolder
+from .lerobot import ACTION, STATE, PolicyConfig, PolicyFolder, policy_type, read_folder
+from .lerobot_policy import NO_LANGUAGE, contradiction, read_frame
+from .types import Component, Policy, ReadOptions
 from .weights import below, build, renamed, split_attention
 
+MEANING = "LeRobot policy folders of type act (formats 0.4 and before)"
 NAMES: tuple[tuple[str, str | None], ...] = (
     (r"model\.vae_encoder", None),  # training only: the latent is zero afterwards
     (r"model\.", ""),
@@ -36,6 +41,38 @@ class ActConfig(PolicyConfig):
     n_encoder_layers: Layers
     n_decoder_layers: Layers
     latent_dim: Width
+
+
+def recognise(path: Path) -> str | None:
+    """By the folder's config.json."""
+    return "config.json says type act" if policy_type(path) == "act" else None
+
+
+def read(path: Path, options: ReadOptions) -> Policy:
+    """Raises `SourceError`."""
+    folder = read_folder(path)
+    network = read_network(folder)
+    size = network.size
+    try:
+        frame = read_frame(folder, options, size.steps, 1)
+        actions = Tensor(name="actions", dtype="float32", shape=[1, size.steps, size.actions])
+        ensembled = folder.config.get("temporal_ensemble_coeff") is not None
+        return Policy(
+            family="act",
+            robot_type=frame.robot_type,
+            components={"policy": Component(network, frame.observed, (actions,))},
+            program=Single(kind="single"),
+            cameras=frame.cameras,
+            state=frame.state,
+            action=frame.action,
+            task=NO_LANGUAGE,
+            observations=frame.observations,
+            evidence=frame.evidence,
+            notes=frame.notes,
+            execution=ExecutionHint(strategy="ensemble") if ensembled else None,
+        )
+    except ValidationError as error:
+        raise contradiction(path, error) from error
 
 
 def read_network(folder: PolicyFolder) -> Act:

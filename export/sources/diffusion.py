@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from ...runtime.bundle.schema import Diffusion, Scheduler, Tensor
 from ..errors import SourceError
 from ..models.diffusion import Condition, Denoise, DiffusionSize
 from ..models.resnet import resnet_size
-from .lerobot import ACTION, STATE, PolicyConfig, PolicyFolder
+from .lerobot import ACTION, STATE, PolicyConfig, PolicyFolder, policy_type, read_folder
+from .lerobot_policy import NO_LANGUAGE, contradiction, read_frame
+from .types import Component, Policy, ReadOptions
 from .weights import Tensors, below, build, renamed
 
+MEANING = "LeRobot policy folders of type diffusion (formats 0.4 and before)"
 LAYERS = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
 """Position in the backbone, which is a sequence there -> torchvision's name of it."""
 ENCODER = r"diffusion\.rgb_encoder\."
@@ -70,6 +75,60 @@ class DiffusionConfig(PolicyConfig):
             return self.crop_shape
         height, width = (int(size * self.crop_ratio) for size in self.resize_shape)
         return None if self.crop_ratio == 1 else (height, width)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Raises `ValidationError`."""
+        return Scheduler(
+            kind="ddpm" if self.noise_scheduler_type == "DDPM" else "ddim",
+            train_steps=self.num_train_timesteps,
+            inference_steps=self.num_inference_steps or self.num_train_timesteps,
+            beta_start=self.beta_start,
+            beta_end=self.beta_end,
+            beta_schedule=self.beta_schedule,
+            prediction=self.prediction_type,
+            clip_sample=self.clip_sample,
+            clip_range=self.clip_sample_range,
+        )
+
+
+def recognise(path: Path) -> str | None:
+    """By the folder's config.json."""
+    return "config.json says type diffusion" if policy_type(path) == "diffusion" else None
+
+
+def read(path: Path, options: ReadOptions) -> Policy:
+    """Raises `SourceError`."""
+    folder = read_folder(path)
+    config, condition, denoise = read_networks(folder)
+    size = condition.size
+    try:
+        frame = read_frame(folder, options, config.n_action_steps, size.history)
+        given = Tensor(name="condition", dtype="float32", shape=[1, size.condition])
+        chunk = [1, config.horizon, size.actions]
+        x, prediction = (Tensor(name=name, dtype="float32", shape=chunk) for name in ("x", "prediction"))
+        step = Tensor(name="step", dtype="int64", shape=[1])
+        return Policy(
+            family="diffusion",
+            robot_type=frame.robot_type,
+            components={
+                "cond": Component(condition, frame.observed, (given,)),
+                "denoise_step": Component(denoise, (x, step, given), (prediction,)),
+            },
+            program=Diffusion(
+                kind="diffusion", scheduler=config.scheduler, horizon=config.horizon, first=size.history - 1
+            ),
+            cameras=frame.cameras,
+            state=frame.state,
+            action=frame.action,
+            task=NO_LANGUAGE,
+            observations=frame.observations,
+            evidence=frame.evidence,
+            notes=frame.notes,
+            history=frame.history,
+        )
+    except ValidationError as error:
+        raise contradiction(path, error) from error
 
 
 def read_networks(folder: PolicyFolder) -> tuple[DiffusionConfig, Condition, Denoise]:

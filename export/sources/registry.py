@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ..errors import SourceError
 from ..models.demo.checkpoint import MODEL
-from . import demo
+from . import act, demo, diffusion
 from .torch_file import holds_text, is_torch_file
 from .types import Source
 
-SOURCES: dict[str, Source] = {"demo": demo}
+SOURCES: dict[str, Source] = {"demo": demo, "act": act, "diffusion": diffusion}
 """Family -> its module. A new family is one row."""
 
 SHIPPED = {"demo": MODEL}
