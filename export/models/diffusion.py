@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pictures import Camera, Picture
+from .pictures import Camera, Picture, Resize
 from .resnet import BatchNorm, ResNet, ResNetSize, group_norm
 
 
@@ -44,25 +44,6 @@ class DiffusionSize:
         return self.history * (self.state + len(self.cameras) * 2 * self.keypoints)
 
 
-class Resize(nn.Module):
-    """Bilinear with antialiasing, as two matrices: the same sums, and every runtime has them."""
-
-    def __init__(self, before: tuple[int, int], after: tuple[int, int]) -> None:
-        super().__init__()
-        self.rows, self.columns = (
-            nn.Buffer(_resize_matrix(*sizes), persistent=False) for sizes in zip(before, after, strict=True)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rows @ x @ self.columns.T
-
-
-def _resize_matrix(before: int, after: int) -> Tensor:
-    """[after, before]"""
-    eye = torch.eye(before, device="cpu")[None, None]
-    return F.interpolate(eye, (after, before), mode="bilinear", antialias=True)[0, 0]
-
-
 class SpatialSoftmax(nn.Module):
     """Feature maps [B, c, h, w] -> where each of k keypoints is, [B, 2 k] (Levine et al., JMLR 2016)."""
 
@@ -84,7 +65,7 @@ class RgbEncoder(nn.Module):
         super().__init__()
         before = size.cameras[0].height, size.cameras[0].width
         resized = size.resize or before
-        self.resize = Resize(before, resized) if size.resize else nn.Identity()
+        self.resize = Resize(before, resized, antialias=True) if size.resize else nn.Identity()
         self.crop = size.crop or resized
         # Python's rounding to even, as torchvision's CenterCrop has it.
         self.top, self.left = (
