@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from .precision.registry import Converted, Precision, convert
 from .reference import Answers, answer, reference, run_guided, sample_noise
 from .sessions import OnnxGraph, TorchGraph
 from .sources.registry import find_source, locate
-from .sources.types import Policy, ReadOptions
+from .sources.types import Policy, ReadOptions, Source
 
 STAGES = {
     "read": "reading the checkpoint",
@@ -63,6 +64,8 @@ STAGES = {
 
 GOLDEN_SAMPLES = 8
 """Replayed at every start of vla-run; always with the sample on which parity was worst."""
+GOLDEN_S = 10.0
+"""Fewer samples where replaying them would take longer than this here."""
 LATENCY_BUDGET_S = 3.0
 
 
@@ -128,6 +131,7 @@ def export(
     check_target(folder, replace=request.replace)
     family, source, recognised = find_source(path)
     say(f"recognised as {family} because {recognised}")
+    _check_options(family, source, request.options)
     policy = source.read(path, request.options)
     check_policy(policy)
     task = _task(policy, request.task)
@@ -142,6 +146,8 @@ def export(
         room = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
         work = Path(stack.enter_context(room))
         announce("graph")
+        if idle := sorted(set(policy.components) - set(truth.runs)):
+            raise ExportError(f"the family {policy.family} has a graph {idle[0]} that its program never runs")
         full = {
             graph: export_graph(component, truth.runs[graph][0].inputs, work, graph)
             for graph, component in policy.components.items()
@@ -158,7 +164,9 @@ def export(
         announce("parity")
         sessions = {graph: converted.file.session() for graph, converted in chosen.items()}
         limits = element_limits(policy.action, request.precision, request.max_error_rad)
+        start_s = time.monotonic()
         found = answer(policy, sessions, feeds, truth.actions)
+        seconds = (time.monotonic() - start_s) / len(feeds)
         parity = _parity(policy, truth, found, sessions, limits)
         if reasons := failures(parity, request.precision):
             raise ParityFailed(parity, reasons, request.precision)
@@ -167,7 +175,7 @@ def export(
         latency = _latency(policy, feeds[0], full, sessions) if request.measure_latency else {}
 
         announce("bundle")
-        golden = golden_samples(policy, sessions, feeds, _golden_choice(truth, found))
+        golden = golden_samples(policy, sessions, feeds, _golden_choice(truth, found, seconds))
         files: dict[str, bytes | Path] = {GOLDEN_FILE: pack_golden(golden), **policy.files}
         for graph, converted in chosen.items():
             files |= file_of(graph, converted.file)
@@ -208,6 +216,14 @@ def check_policy(policy: Policy) -> None:
         )
     except ValueError as error:
         raise ExportError(f"the family {policy.family} does not fit its program: {error}") from error
+
+
+def _check_options(family: str, source: Source, options: ReadOptions) -> None:
+    """Raises `SourceError` for what the user gave and the family would ignore."""
+    given = {f.name for f in fields(options) if getattr(options, f.name) not in (None, False)}
+    if unused := sorted(given - source.OPTIONS):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise SourceError(f"a checkpoint of family {family} has no use for {names}; leave it out")
 
 
 def golden_samples(
@@ -294,9 +310,10 @@ def _latency(
     return measure(candidates, budget_s=LATENCY_BUDGET_S)
 
 
-def _golden_choice(truth: Answers, found: Answers) -> list[int]:
-    """Indices spread over the recording, with the sample of the largest difference."""
+def _golden_choice(truth: Answers, found: Answers, seconds: float) -> list[int]:
+    """Indices spread over the recording, with the sample of the largest difference. `seconds`: of one."""
     difference: NDArray[Any] = np.abs(truth.actions - found.actions)
     worst = int(difference.reshape(len(difference), -1).max(1).argmax())
-    spread = np.linspace(0, len(difference) - 1, GOLDEN_SAMPLES - 1).astype(int).tolist()
+    count = min(GOLDEN_SAMPLES, max(1, int(GOLDEN_S / max(seconds, 1e-6))))
+    spread = np.linspace(0, len(difference) - 1, count - 1).astype(int).tolist()
     return sorted({worst, *spread})

@@ -32,6 +32,7 @@ from .torch_file import holds_text, is_torch_file, load_torch_file
 from .types import Component, Moment, Observation, Policy, ReadOptions
 
 MEANING = "Holdfast's demo policy: model.pt, as vla-train writes it"
+OPTIONS = frozenset({"observations"})
 
 MAX_PARAMETERS = 50_000_000
 """Far above the demo policy's; a larger one is an absurd configuration."""

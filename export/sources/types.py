@@ -82,7 +82,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user gives beside the checkpoint; a family ignores what it has no use for."""
+    """What the user gives beside the checkpoint; what a family has no use for is refused (`OPTIONS`)."""
 
     observations: Path | None = None
     """Recorded observations (.npz) to judge parity by."""
@@ -110,6 +110,11 @@ class Source(Protocol):
     @property
     def MEANING(self) -> str:
         """One line for `vla-export --families`: which checkpoints it reads."""
+        ...
+
+    @property
+    def OPTIONS(self) -> frozenset[str]:
+        """The fields of `ReadOptions` that it uses; others are refused when they are given."""
         ...
 
     def recognise(self, path: Path) -> str | None:

@@ -32,6 +32,8 @@ def load_sessions(name: str, bundle: LoadedBundle, options: BackendOptions) -> d
     """A session for every graph of a verified bundle. Raises `BackendError`, `BundleError`."""
     sessions = {}
     for graph, spec in bundle.spec.graphs.items():
-        sessions[graph] = load_session(name, bundle.graph(graph), spec, options)
-        bundle.check_unchanged(graph)
+        model = bundle.graph(graph)
+        sessions[graph] = load_session(name, model, spec, options)
+        if isinstance(model, Path):
+            bundle.check_unchanged(graph)
     return sessions

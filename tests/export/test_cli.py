@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from holdfast.export.cli import ExitCode, main
 from holdfast.export.graphs import OnnxFile
@@ -48,6 +49,7 @@ def test_fp16_model_pt(save: Save, workplace: Path) -> None:
         "Evidence: recorded",
     ):
         assert word in done.stdout
+    assert "recognised as demo because it is a torch file of format holdfast.demo_policy" in done.stderr
     assert "torchvision" not in done.stderr
     assert load_bundle("model.vla").spec.precision.requested == "fp16"
     assert last_bundle() == workplace / "model.vla"
@@ -150,6 +152,22 @@ def test_an_internal_error_has_its_own_code(
     monkeypatch.setattr("holdfast.export.pipeline.export_graph", bug)
     assert main([str(save())]) == ExitCode.INTERNAL
     assert "internal error: ZeroDivisionError: a bug" in capsys.readouterr().err
+
+
+def test_the_families_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--families"]) == ExitCode.DONE
+    assert "Holdfast's demo policy" in capsys.readouterr().out
+    assert main(["--families", "--json"]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)["demo"].startswith("Holdfast's demo policy")
+
+
+def test_a_torch_file_of_no_known_family_says_what_it_is(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model_state_dict": {}, "optimizer_state_dict": {}}, workplace / "training.pt")
+    assert main(["training.pt"]) == ExitCode.USAGE
+    error = " ".join(capsys.readouterr().err.split())
+    assert "a torch file, but not of a family known here (it looks like a training checkpoint)" in error
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -19,16 +19,18 @@ from holdfast.drivers.calibration import find_calibration
 from holdfast.drivers.robots.schema import load_robot
 from holdfast.drivers.units import JointUnits
 from holdfast.export import graphs, pipeline
-from holdfast.export.errors import ExportError, ParityError
+from holdfast.export.errors import ExportError, ParityError, SourceError
 from holdfast.export.graphs import OnnxFile
 from holdfast.export.parity import make_inputs, to_feeds
 from holdfast.export.pipeline import ParityFailed, Request, check_policy, export
 from holdfast.export.reference import Keeper, reference, sample_noise
-from holdfast.export.sources.types import Component, Policy
+from holdfast.export.sources.types import Component, Policy, ReadOptions
 from holdfast.runtime.backends.registry import load_sessions
 from holdfast.runtime.backends.types import BackendOptions
 from holdfast.runtime.bundle.errors import BundleError
+from holdfast.runtime.bundle.golden import read_golden
 from holdfast.runtime.bundle.reading import load_bundle
+from holdfast.runtime.bundle.schema import Normalisation
 from holdfast.runtime.policy.action_space import ActionSpace
 from holdfast.runtime.policy.program import Program
 
@@ -62,6 +64,7 @@ def give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Give:
     ) -> Request:
         class Source:
             MEANING = "policies of a test"
+            OPTIONS = frozenset({"dataset"})
 
             def recognise(self, path: Path) -> str:
                 return "the test says so"
@@ -185,6 +188,34 @@ def test_a_family_that_does_not_fit_its_program_is_refused_before_the_work() -> 
         check_policy(replace(policy, components=parts))
     with pytest.raises(ExportError, match="cond is missing"):
         check_policy(replace(policy, components={"denoise_step": step}))
+
+
+def test_graphs_that_never_run_are_refused(give: Give) -> None:
+    """One value is one token: nothing is ever decoded further."""
+    policy = tokens()
+    one = policy.action.model_copy(
+        update={
+            "elements": policy.action.elements[:1],
+            "normalisation": [Normalisation(source="identity", offset=[0.0], scale=[1.0])],
+        }
+    )
+    program = policy.program.model_copy(update={"count": 1})
+    changed = replace(policy, action=one, program=program)
+    with pytest.raises(ExportError, match="decode_step that its program never runs"):
+        export(give("tokens", policy=changed))
+
+
+def test_options_that_the_family_would_ignore_are_refused(give: Give) -> None:
+    options = ReadOptions(golden=Path("g.npz"), unnorm_key="bridge", dataset=Path("d"))
+    with pytest.raises(SourceError, match="has no use for --golden, --unnorm-key; leave"):
+        export(give("flow", options=options))
+
+
+def test_fewer_golden_samples_where_replaying_them_takes_long(
+    give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "GOLDEN_S", 1e-9)
+    assert len(read_golden(load_bundle(export(give("flow")).bundle))) == 1
 
 
 def test_a_default_task_that_is_new_becomes_an_example_of_open_language_only(

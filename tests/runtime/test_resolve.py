@@ -133,3 +133,13 @@ def test_a_probed_bus_and_the_bundles_type_decide(
     else:
         assert room._robot_path(wishes, spec, choices).stem == outcome
         assert choices[0].value == outcome
+
+
+def test_parity_on_synthetic_samples_alone_is_said(tmp_path: Path):
+    """A person must know that nothing of the training environment has been compared."""
+    evidence = {"kind": "synthetic", "text": "made-up pictures", "samples": 4}
+    bundle = write_tiny_bundle(tmp_path / "made-up.vla", evidence=evidence)
+    assert why(wish(bundle), "evidence") == "made-up pictures"
+    assert not any(
+        choice.what == "evidence" for choice in wish(write_tiny_bundle(tmp_path / "b.vla")).choices
+    )

@@ -58,6 +58,7 @@ def tiny_spec(
     default_task: str | None = "touch the red cube",
     steps: int = STEPS,
     strategy: str | None = None,
+    evidence: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The JSON values of the bundle, without `files`."""
     identity = {"source": "identity", "offset": [0.0] * 6, "scale": [1.0] * 6}
@@ -114,7 +115,7 @@ def tiny_spec(
             "max_abs": 0.0,
             "rows": [{"element": "gripper", "unit": "rad", "max_abs": 0.0, "mean_abs": 0.0, "limit": 1.0}],
         },
-        "evidence": {"kind": "recorded", "text": "itself", "samples": 1},
+        "evidence": evidence or {"kind": "recorded", "text": "itself", "samples": 1},
         "provenance": {
             "checkpoint": "none",
             "checkpoint_sha256": "0" * 64,

@@ -99,3 +99,15 @@ def test_what_the_disk_gives_back_is_checked(
     with pytest.raises(BundleError, match="is damaged"):
         write_bundle(tmp_path / "tiny.vla", spec, files)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_contents_may_be_a_file(tmp_path: Path, spec: dict[str, Any], files: Any) -> None:
+    """Weights of gigabytes are never held in memory."""
+    source = tmp_path / "weights"
+    source.write_bytes(b"weights" * 1000)
+    spec["graphs"]["policy"]["data"] = ["graphs/policy.data"]
+    bundle = load_bundle(write_bundle(tmp_path / "a.vla", spec, {**files, "graphs/policy.data": source}))
+    assert bundle.read("graphs/policy.data") == source.read_bytes()
+    with pytest.raises(BundleError, match=r"which is to become graphs/policy\.data, cannot be read"):
+        write_bundle(tmp_path / "b.vla", spec, {**files, "graphs/policy.data": tmp_path / "absent"})
+    assert not (tmp_path / "b.vla").exists()

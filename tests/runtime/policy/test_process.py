@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from holdfast.drivers.calibration import find_calibration
+from holdfast.drivers.robots.schema import load_robot
+from holdfast.runtime.policy.config import PolicyConfig
+from holdfast.runtime.policy.errors import InstructionError
 from holdfast.runtime.policy.frame_timing import FrameTiming
 from holdfast.runtime.policy.process import (
     LEAST_RUNS,
@@ -15,9 +21,12 @@ from holdfast.runtime.policy.process import (
     WARM_UP_RUNS,
     describe_backlog,
     describe_frames,
+    load_program,
     measure_inference,
 )
 from holdfast.runtime.stages import DEADLINES_S, Stage
+
+from ..tiny_bundle import write_tiny_bundle
 
 
 class Timed:
@@ -87,3 +96,21 @@ def test_what_control_says_is_kept_as_long_as_the_channel_has_room():
     at_100_hz = describe_backlog(6, 10_000_000)["backlog_ms"]
     assert at_100_hz == pytest.approx(5 * describe_backlog(6, 2_000_000)["backlog_ms"])
     assert at_100_hz > 1000.0
+
+
+def test_tasks_known_at_the_start_are_checked_before_anything_moves(tmp_path: Path):
+    pytest.importorskip("onnx")
+    robot = load_robot("sim_arm")
+    values = {
+        "session": 1,
+        "bundle": str(write_tiny_bundle(tmp_path / "tiny.vla")),
+        "robot": "sim_arm",
+        "calibration": str(find_calibration(robot).path),
+        "cameras": {"front": "none"},
+        "control_period_ns": 10_000_000,
+    }
+    program, details = load_program(PolicyConfig(**values, tasks=("touch the cube",)))
+    assert program.moments == 1
+    assert details["self_test_max_abs"] <= details["self_test_tolerance"]
+    with pytest.raises(InstructionError, match="zebra"):
+        load_program(PolicyConfig(**values, tasks=("touch the cube", "touch the zebra")))

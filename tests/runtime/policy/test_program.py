@@ -258,6 +258,14 @@ def test_warming_up_runs_whole_inferences_and_times_them(bundle: LoadedBundle) -
     assert graph.fed[0]["tokens"][0, 0] == 1, "the default task"
 
 
+def test_warming_up_measures_the_guided_graph_which_takes_longer() -> None:
+    spec = validate(flow_spec(guided=True))
+    graphs = graphs_of(spec)
+    make(spec, graphs).warm_up(1)
+    assert len(graphs["denoise_step_guided"].fed) == 5
+    assert graphs["denoise_step"].fed == []
+
+
 BPE = {
     "kind": "bpe", "file": "tokenizer.json", "length": 8, "pad": 0, "pad_side": "right",
     "template": "{instruction}", "strip": True, "lower": False, "special_tokens": True,
