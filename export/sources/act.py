@@ -12,11 +12,12 @@ from ..errors import SourceError
 from ..models.act import Act, ActSize
 from ..models.resnet import resnet_size
 from .lerobot import ACTION, STATE, PolicyConfig, PolicyFolder, policy_type, read_folder
-from .lerobot_policy import NO_LANGUAGE, contradiction, read_frame
+from .lerobot_policy import FRAME_OPTIONS, NO_LANGUAGE, contradiction, read_frame
 from .types import Component, Policy, ReadOptions
 from .weights import below, build, renamed, split_attention
 
 MEANING = "LeRobot policy folders of type act (formats 0.4 and before)"
+OPTIONS = FRAME_OPTIONS
 NAMES: tuple[tuple[str, str | None], ...] = (
     (r"model\.vae_encoder", None),  # training only: the latent is zero afterwards
     (r"model\.", ""),

@@ -12,11 +12,12 @@ from ..errors import SourceError
 from ..models.diffusion import Condition, Denoise, DiffusionSize
 from ..models.resnet import resnet_size
 from .lerobot import ACTION, STATE, PolicyConfig, PolicyFolder, policy_type, read_folder
-from .lerobot_policy import NO_LANGUAGE, contradiction, read_frame
+from .lerobot_policy import FRAME_OPTIONS, NO_LANGUAGE, contradiction, read_frame
 from .types import Component, Policy, ReadOptions
 from .weights import Tensors, below, build, renamed
 
 MEANING = "LeRobot policy folders of type diffusion (formats 0.4 and before)"
+OPTIONS = FRAME_OPTIONS
 LAYERS = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
 """Position in the backbone, which is a sequence there -> torchvision's name of it."""
 ENCODER = r"diffusion\.rgb_encoder\."

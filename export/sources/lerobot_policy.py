@@ -30,6 +30,8 @@ SOURCE_NAMES = {
     "IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
     "QUANTILE10": "quantiles",
 }  # fmt: skip
+FRAME_OPTIONS = frozenset({"contract", "dataset", "observations", "robot_type"})
+"""What `read_frame` uses of `ReadOptions`."""
 LEAST_SCALE = 1e-12
 """In the place of a spread of 0: an element that never moved in training stays at its mean."""
 

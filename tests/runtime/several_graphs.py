@@ -41,7 +41,7 @@ def _graph(graph: Graph, follows: str | None, zero: float = 0.0) -> bytes:
         sums.append(f"mean{index}")
     nodes.append(helper.make_node("Sum", sums, ["sum"]))
     nodes.append(helper.make_node("Mul", ["sum", "zero"], ["nothing"]))
-    constants = {"zero": np.float32(zero)}
+    constants: dict[str, Any] = {"zero": np.float32(zero)}
     for index, tensor in enumerate(graph.outputs):
         constants[f"shape{index}"] = np.zeros(tensor.shape, np.float32)
         base = follows if follows is not None else f"shape{index}"

@@ -93,6 +93,7 @@ class FamilySuite:
         assert family == self.family
         assert reason
         assert source.MEANING
+        assert set(ReadOptions.__dataclass_fields__) >= source.OPTIONS >= set(case.options)
 
     def test_the_policy_fits_its_program(self, policy: Policy) -> None:
         check_policy(policy)
