@@ -105,6 +105,14 @@ def make_statistics(features: Mapping[str, int], seed: int) -> dict[str, dict[st
     return out
 
 
+def near_rest(statistics: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Statistics of small motions around the simulated arm's rest pose, so that it may carry them out."""
+    pose = torch.tensor([0.0, -0.75, 0.75, 1.2, 0.0, 30.0])
+    spread = torch.tensor([0.1, 0.05, 0.05, 0.05, 0.1, 5.0])
+    for name in ("observation.state", "action"):
+        statistics[name] |= {"mean": pose, "std": spread, "min": pose - spread, "max": pose + spread}
+
+
 def make_observations(
     count: int, cameras: Mapping[str, tuple[int, int]], state: tuple[torch.Tensor, torch.Tensor], seed: int
 ) -> Arrays:
@@ -124,9 +132,10 @@ def make_observations(
 
 def lerobot_inputs(
     config_class: type, cameras: Mapping[str, tuple[int, int]], state: int, action: int,
-    options: dict[str, Any], seed: int, samples: int,
+    options: dict[str, Any], seed: int, samples: int, rest: bool = False,
 ) -> tuple[Any, dict[str, dict[str, torch.Tensor]], Arrays]:  # fmt: skip
-    """A policy's configuration with its features, statistics, and `samples` raw observations."""
+    """A policy's configuration with its features, statistics, and `samples` raw observations. `rest`: of the
+    simulated arm."""
     from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
     pictures = {
@@ -144,6 +153,8 @@ def lerobot_inputs(
     )
     sizes = {**dict.fromkeys(pictures, 0), "observation.state": state, "action": action}
     statistics = make_statistics(sizes, seed)
+    if rest:
+        near_rest(statistics)
     spread = statistics["observation.state"]["mean"], statistics["observation.state"]["std"]
     return config, statistics, make_observations(samples, cameras, spread, seed + 1)
 
@@ -225,7 +236,7 @@ def exchange(observations: Arrays, name: str | None) -> Arrays:
 def check_influence(actions: np.ndarray, inputs: Mapping[str, np.ndarray]) -> None:
     """`inputs`: the actions after one input was exchanged for that of another sample, noise unchanged."""
     for name, other in inputs.items():
-        share = np.abs(other - actions).mean() / actions.std()
+        share = (np.abs(other - actions) / actions.std((0, 1))).mean()
         print(f"  exchanging {name} moves the actions by {share:.2g} of their spread")
         assert share > 0.01, f"{name} hardly matters: this golden would prove little"
 

@@ -46,7 +46,7 @@ class Case:
     contract: Mapping[str, Any] = field(default_factory=dict)
     """In place of what `contract_file` says."""
     graphs: bool = True
-    """Whether it is exported as well (seconds); False where another case has the same networks."""
+    """Whether it is exported as well (seconds); False where another case or test shows the same."""
 
     @property
     def golden(self) -> dict[str, NDArray[Any]]:
@@ -124,7 +124,7 @@ class FamilySuite:
     ) -> None:
         """Through all of vla-export, and from the bundle's files alone, in onnxruntime."""
         if not case.graphs:
-            pytest.skip("another case has the same networks")
+            pytest.skip("another case, or test_on_the_arm, exports the same networks")
         monkeypatch.chdir(tmp_path)
         # Random weights amplify rounding: the golden's own tolerance judges, not the limit for trained ones.
         options = {"options": case.read_options(tmp_path), "max_error_rad": 0.01, "measure_latency": False}

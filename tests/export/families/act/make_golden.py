@@ -1,6 +1,7 @@
 """Writes ACT's checkpoints and goldens with lerobot itself (docs/development/oracles.md).
 
-lerobot 0.4 writes `two_cameras` and `options`; lerobot 0.3 then `two_cameras_v03` with the same weights.
+lerobot 0.4 writes `two_cameras`, `options` and `sim_arm`; lerobot 0.3 then `two_cameras_v03` with the
+weights of the first.
 """
 
 # pyright: reportMissingImports=false
@@ -47,15 +48,18 @@ OPTIONS: dict[str, Any] = {
     "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": "QUANTILES", "ACTION": "MIN_MAX"},
 }
 
+SIM_ARM = {"chunk_size": 24, "n_action_steps": 24}
+
 
 def case(
     name: str, widths: tuple[int, ...], seed: int, cameras: dict[str, tuple[int, int]], state: int,
-    action: int, options: dict[str, Any], base: str | None = None,
+    action: int, options: dict[str, Any], base: str | None = None, rest: bool = False,
 ) -> None:  # fmt: skip
-    """`base`: the checkpoint of lerobot 0.4 that lerobot 0.3 is to write in its own format."""
+    """`base`: the checkpoint of lerobot 0.4 that lerobot 0.3 is to write in its own format. `rest`: for the
+    simulated arm, near its rest pose."""
     narrow_resnets(widths)
     config, statistics, observations = lerobot_inputs(
-        ACTConfig, cameras, state, action, {**TINY, **options}, seed, SAMPLES
+        ACTConfig, cameras, state, action, {**TINY, **options}, seed, SAMPLES, rest
     )
     torch.manual_seed(seed)
     if base is None:
@@ -99,4 +103,5 @@ if __name__ == "__main__":
         case("two_cameras_v03", *two_cameras, base="two_cameras")
     else:
         case("two_cameras", *two_cameras)
+        case("sim_arm", (2, 2, 3, 3), 71, {"front": (48, 64)}, 6, 6, SIM_ARM, rest=True)
         case("options", (2, 2, 3, 3), 21, {"front": (51, 67)}, 5, 5, OPTIONS)

@@ -15,7 +15,7 @@ class TestAct(FamilySuite):
 
     @pytest.fixture(
         params=cases("act", ("two_cameras", 7, 9), ("options", 5, 5))
-        + cases("act", ("two_cameras_v03", 7, 9), graphs=False)
+        + cases("act", ("two_cameras_v03", 7, 9), ("sim_arm", 6, 6), graphs=False)
     )
     def case(self, request: Any) -> Any:
         return request.param

@@ -1,7 +1,8 @@
 """Writes Diffusion's checkpoints and goldens with lerobot itself (docs/development/oracles.md).
 
-lerobot 0.4 writes `ddpm` and `ddim`; lerobot 0.3 then `ddpm_v03` with the same weights. Samples have the
-history that `select_action` queues; the first of them is an episode's first observation, repeated.
+lerobot 0.4 writes `ddpm`, `ddim` and `sim_arm`; lerobot 0.3 then `ddpm_v03` with the weights of the first.
+Samples have the history that `select_action` queues; the first of them is an episode's first observation,
+repeated.
 """
 
 # pyright: reportMissingImports=false
@@ -49,16 +50,24 @@ DDIM: dict[str, Any] = {
     "normalization_mapping": {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "QUANTILE10"},
 }  # fmt: skip
 
+SIM_ARM: dict[str, Any] = {
+    **DDIM, "n_obs_steps": 2, "horizon": 16, "n_action_steps": 12, "resize_shape": None,
+    "crop_shape": (40, 60), "num_inference_steps": 4, "prediction_type": "epsilon",
+    "use_film_scale_modulation": True,
+    "normalization_mapping": {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"},
+}  # fmt: skip
+
 
 def case(
     name: str, widths: tuple[int, ...], seed: int, cameras: dict[str, tuple[int, int]], state: int,
-    action: int, options: dict[str, Any], base: str | None = None,
+    action: int, options: dict[str, Any], base: str | None = None, rest: bool = False,
 ) -> None:  # fmt: skip
-    """`base`: the checkpoint of lerobot 0.4 that lerobot 0.3 is to write in its own format."""
+    """`base`: the checkpoint of lerobot 0.4 that lerobot 0.3 is to write in its own format. `rest`: for the
+    simulated arm, near its rest pose."""
     narrow_resnets(widths)
     history = options["n_obs_steps"]
     config, statistics, flat = lerobot_inputs(
-        DiffusionConfig, cameras, state, action, options, seed, SAMPLES * history
+        DiffusionConfig, cameras, state, action, options, seed, SAMPLES * history, rest
     )
     observations = {key: value.reshape(SAMPLES, history, *value.shape[1:]) for key, value in flat.items()}
     for value in observations.values():
@@ -123,4 +132,5 @@ if __name__ == "__main__":
         case("ddpm_v03", *ddpm, base="ddpm")
     else:
         case("ddpm", *ddpm)
+        case("sim_arm", (3, 4, 5, 6), 81, {"front": (48, 64)}, 6, 6, SIM_ARM, rest=True)
         case("ddim", (4, 5, 6, 8), 42, {"left": (41, 53), "right": (41, 53)}, 9, 5, DDIM)

@@ -15,7 +15,7 @@ class TestDiffusion(FamilySuite):
 
     @pytest.fixture(
         params=cases("diffusion", ("ddpm", 7, 7), ("ddim", 5, 9))
-        + cases("diffusion", ("ddpm_v03", 7, 7), graphs=False)
+        + cases("diffusion", ("ddpm_v03", 7, 7), ("sim_arm", 6, 6), graphs=False)
     )
     def case(self, request: Any) -> Any:
         return request.param
