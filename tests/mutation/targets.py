@@ -14,6 +14,9 @@ TARGETS: dict[str, list[str]] = {
     f"{CONTROL}/gate.py": _tests("gate"),
     f"{CONTROL}/chain.py": _tests("chain", "chain_setpoints", "core_stops"),
     f"{CONTROL}/tools.py": _tests("tools", "chain_setpoints"),
+    f"{CONTROL}/core.py": _tests(
+        "core_exact", "core_leftovers", "core_paths", "core_edges", "core", "core_stops", "stop_categories"
+    ),
     f"{CONTROL}/input_spec.py": _tests("input_spec"),
     f"{CONTROL}/deadlines.py": _tests("deadlines", "latch_and_table", "reactions"),
     f"{CONTROL}/watch.py": _tests("watch", "core_stops"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,6 +47,15 @@ def following(bench: Bench | None = None, to: float = 0.9) -> Bench:
 
 def hit(bench: Bench, *codes: str, **inbox: Any) -> Output:
     return bench.tick(Inbox(conditions=tuple(Condition(code, "x") for code in codes), **inbox))
+
+
+def until(bench: Bench, reached: Callable[[CoreState], bool]) -> None:
+    """Ticks of at most two seconds."""
+    for _ in range(200):
+        if reached(bench.state):
+            return
+        bench.tick()
+    raise AssertionError("this state was not reached")
 
 
 # A stop
@@ -122,8 +132,7 @@ def test_lower_than_category_1_is_a_stop_of_category_1_while_the_command_is_ease
     for i in range(1, 40):
         bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 60.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
     hit(bench, "camera_lost")
-    while bench.state.goal is None:
-        bench.tick()
+    until(bench, lambda state: state.goal is not None)
     bench.run(3)
     before = bench.state.motion
     assert before is not None
@@ -188,8 +197,7 @@ def test_the_goal_of_easing_is_dropped_when_the_motors_fall_silent() -> None:
     for i in range(1, 40):
         bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 60.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
     hit(bench, "requested")
-    while bench.state.goal is None:
-        bench.tick()
+    until(bench, lambda state: state.goal is not None)
     hit(bench, "voltage")
     assert bench.state.goal is not None, "another fault changes nothing of it"
     hit(bench, "bus_lost")
@@ -257,8 +265,7 @@ def test_starvation_ends_with_the_stop() -> None:
     bench = Bench()
     bench.start()
     bench.tick(Inbox(chunk=chunk(ramp(0.4), chunk_id=1, observation_ns=bench.now_ns)))
-    while not bench.state.starvation.since_ns:
-        bench.tick()
+    until(bench, lambda state: state.starvation.since_ns > 0)
     assert bench.state.starved
     bench.tick()
     hit(bench, "requested")

@@ -7,6 +7,7 @@ import pytest
 from holdfast.runtime.control.core import ControlCore
 from holdfast.runtime.control.deadlines import REACTIONS
 from holdfast.runtime.control.quick import replace
+from holdfast.runtime.control.smoother import Motion
 from holdfast.runtime.control.state import Condition, CoreState, Inbox, Note, StopRecord
 from holdfast.runtime.messages import Phase
 
@@ -94,3 +95,28 @@ def test_a_malformed_chunk_stops_also_where_it_is_of_another_task() -> None:
     bench.tick(Inbox(chunk=new))
     assert bench.stop_code() == "chunk_bad"
     assert (bench.state.counters.rejected_chunks, bench.state.counters.other_task_chunks) == (1, 0)
+
+
+def test_the_chunk_that_ends_a_starvation_is_named() -> None:
+    bench = following()
+    bench.run(60)
+    assert (bench.state.phase, bench.state.starved) == (Phase.RUN, True)
+    told = len(bench.notes)
+    for chunk_id in (2, 3):
+        bench.tick(Inbox(chunk=chunk(ramp(0.9), chunk_id=chunk_id, observation_ns=bench.now_ns)))
+        assert not bench.state.starved
+    resumed = [note for note in bench.notes[told:] if note.code == "resumed"]
+    assert resumed == [Note("resumed", "chunk 2")]
+
+
+def test_a_setpoint_that_is_refused_is_not_commanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a generator that jumps: the arm brakes from where it was commanded to be."""
+    bench = following()
+    before, smoother = bench.state.motion, bench.core.smoother
+    assert before is not None
+    jump = Motion.at_rest((before.position[0] + 0.5, *before.position[1:]))
+    monkeypatch.setattr(smoother, "toward", lambda *_: jump)
+    output = bench.tick()
+    assert bench.stop_code() == "velocity_limit"
+    assert bench.state.motion == smoother.brake(before)
+    assert output.setpoint == smoother.brake(before).position

@@ -206,8 +206,10 @@ def test_a_fault_while_an_ending_arm_is_taken_off_what_it_presses_on_is_latched(
     for i in range(1, 40):
         bench.tick(Inbox(chunk=chunk([(0.9, -0.3, 60.0)] * 8, chunk_id=i, observation_ns=bench.now_ns)))
     bench.tick(Inbox(quit="here"))
-    while bench.state.phase != Phase.STOPPED:
-        bench.tick()
+    for _ in range(200):
+        if bench.state.phase != Phase.STOPPED:
+            bench.tick()
+    assert bench.state.phase == Phase.STOPPED
     finish = bench.tick(Inbox(conditions=(Condition("motor_fault", "x"),))).finish
     assert bench.stop_code() == "motor_fault"
     for _ in range(200):
