@@ -18,6 +18,7 @@ TARGETS: dict[str, list[str]] = {
         "core_exact", "core_leftovers", "core_paths", "core_edges", "core", "core_stops", "stop_categories"
     ),
     f"{CONTROL}/input_spec.py": _tests("input_spec"),
+    f"{CONTROL}/gpio.py": _tests("gpio_exact", "input_spec", "gpio"),
     f"{CONTROL}/deadlines.py": _tests("deadlines", "latch_and_table", "reactions"),
     f"{CONTROL}/watch.py": _tests("watch", "core_stops"),
     f"{CONTROL}/settle.py": _tests("settle", "core_stops"),
