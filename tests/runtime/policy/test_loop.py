@@ -33,6 +33,7 @@ from holdfast.runtime.messages import (
 )
 from holdfast.runtime.policy.action_space import ActionSpace
 from holdfast.runtime.policy.cameras_in import Cameras, FrameLimits
+from holdfast.runtime.policy.errors import InstructionError
 from holdfast.runtime.policy.loop import PolicyLoop
 from holdfast.runtime.policy.observer import JointHistory
 from holdfast.runtime.policy.program import Program
@@ -44,6 +45,11 @@ from .test_cameras_in import BLACK, ScriptedCamera
 MS = 1_000_000
 M = TypeVar("M")
 POSITION = (0.1, -0.5, 0.6, 1.0, 0.2, 40.0)
+
+
+def too_long() -> None:
+    """What an instruction that holds the state may come to."""
+    raise InstructionError("the instruction has 60 tokens, the policy takes at most 48")
 
 
 class FunctionSession:
@@ -203,6 +209,7 @@ def test_a_stage_above_its_budget_is_told_to_control_and_inference_goes_on(rig: 
         (lambda rig: setattr(rig.camera, "picture", BLACK), "black_camera"),
         (lambda rig: setattr(rig, "states", False), "joint_state_stale"),
         (lambda rig: rig.supervisor.send(Task(4, "touch the purple cube")), "policy_error"),
+        (lambda rig: setattr(rig.session, "meanwhile", too_long), "policy_error"),
     ],
 )
 def test_a_fault_is_told_once_and_ends_the_chunks(rig: Rig, damage: Callable[[Rig], Any], code: str):
