@@ -21,6 +21,7 @@ from ...runtime.bundle.schema import (
     ActionSpace,
     Element,
     Label,
+    Name,
     Normalisation,
     PoseConvention,
     StateContract,
@@ -31,6 +32,7 @@ from ..errors import SourceError
 from .types import ReadOptions
 
 MAX_BYTES = 4 << 20
+Pixels = Annotated[int, Field(gt=0, le=8192)]
 Value = TypeVar("Value")
 
 
@@ -39,6 +41,12 @@ class _Element(Strict):
     unit: Unit
     relative: bool | None = None
     """Default: as the space says."""
+
+
+class _Camera(Strict):
+    name: Name
+    height: Pixels
+    width: Pixels
 
 
 class ContractFile(Strict):
@@ -53,6 +61,8 @@ class ContractFile(Strict):
     state: Annotated[list[_Element], Field(max_length=64)] | None = None
     """In the order of the policy's input; default: as `action`."""
     pose: PoseConvention | None = None
+    cameras: Annotated[list[_Camera], Field(min_length=1, max_length=16)] | None = None
+    """For policies that do not know theirs."""
 
     @model_validator(mode="after")
     def _one_rate(self) -> ContractFile:
@@ -92,6 +102,14 @@ class RobotContract:
     pose: PoseConvention | None
     origin: str
     """Which files said it."""
+    cameras: tuple[tuple[str, int, int], ...] = ()
+    """Name, height and width; none where nobody said them."""
+
+    def one_camera(self, default: tuple[str, int, int]) -> tuple[str, int, int]:
+        """The camera of a policy with one. Raises `SourceError` for several."""
+        if len(self.cameras) > 1:
+            raise SourceError(f"{self.origin} names {len(self.cameras)} cameras, the policy has one")
+        return self.cameras[0] if self.cameras else default
 
     def action_contract(self, steps: int, normalisation: Normalisation) -> ActionContract:
         """Raises `ValidationError` (pydantic) where the contract contradicts itself."""
@@ -151,6 +169,7 @@ def read_robot_contract(options: ReadOptions, action_size: int, state_size: int)
         state=tuple(Element(name=e.name, unit=e.unit) for e in state) if state_size else (),
         pose=file.pose,
         origin=origin,
+        cameras=tuple((c.name, c.height, c.width) for c in file.cameras or ()),
     )
 
 

@@ -161,7 +161,7 @@ def read_folder(path: Path) -> PolicyFolder:
     if config.get("use_peft"):
         raise SourceError(f"{path} holds adapters (PEFT), not a whole policy; merge them into it first")
     inputs, outputs = (_features(path, config, key) for key in ("input_features", "output_features"))
-    values, tensors = split_buffers(path, read_tensors(_stored(path)), (*inputs, *outputs))
+    values, tensors = split_buffers(path, read_weights(path), (*inputs, *outputs))
     if not (path / PREPROCESSOR).is_file():
         modes = check_modes(path, config.get("normalization_mapping", {}))
         before = Statistics(path, modes, values["normalize_inputs"], old=True)
@@ -200,6 +200,11 @@ def read_json(path: Path) -> dict[str, Any]:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise SourceError(f"{path} cannot be read ({reason}); copy the policy folder again") from error
     return value
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A folder's weights, mapped. Raises `SourceError`."""
+    return read_tensors(_stored(path))
 
 
 def _stored(path: Path) -> dict[str, Stored]:

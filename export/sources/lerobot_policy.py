@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import ValidationError
@@ -82,7 +83,7 @@ def read_frame(
     state, action = folder.vector(STATE), folder.vector(ACTION)
     contract = read_robot_contract(options, action.shape[0], state.shape[0])
     into = folder.before.affine(state) if state.shape[0] else None
-    cameras = tuple(_image(camera.name, camera.height, camera.width) for camera in folder.cameras)
+    cameras = tuple(picture(camera.name, camera.height, camera.width) for camera in folder.cameras)
     stated = contract.state_contract(None if into is None else _normalisation(into))
     past = None if history == 1 else History(steps=history, dt_s=contract.dt_s)
     observations, evidence = gather(options, cameras, past, stated, texts)
@@ -114,12 +115,14 @@ def _normalisation(affine: Affine, output: bool = False) -> Normalisation:
     )
 
 
-def _image(name: str, height: int, width: int) -> ImageSpec:
+def picture(
+    name: str, height: int, width: int, aspect: Literal["stretch", "centre_crop"] = "centre_crop"
+) -> ImageSpec:
     """A picture of the size that the policy was trained on; what else happens to it is in the graph."""
     try:
         return ImageSpec(
             name=name, height=height, width=width, channels="rgb", layout="hwc", dtype="uint8", resize="area",
-            aspect="centre_crop", scale=1.0, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0],
+            aspect=aspect, scale=1.0, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0],
         )  # fmt: skip
     except ValueError as error:
         raise SourceError(

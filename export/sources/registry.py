@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ..errors import SourceError
 from ..models.demo.checkpoint import MODEL
-from . import act, demo, diffusion
+from . import act, demo, diffusion, openvla
 from .torch_file import holds_text, is_torch_file
 from .types import Source
 
-SOURCES: dict[str, Source] = {"demo": demo, "act": act, "diffusion": diffusion}
+SOURCES: dict[str, Source] = {"demo": demo, "act": act, "diffusion": diffusion, "openvla": openvla}
 """Family -> its module. A new family is one row."""
 
 SHIPPED = {"demo": MODEL}

@@ -31,7 +31,7 @@ import torchvision  # noqa: E402
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 
 torch.set_num_threads(1)
-LEROBOT = importlib.metadata.version("lerobot")
+LEROBOT = next((found.version for found in importlib.metadata.distributions(name="lerobot")), "none")
 RELATIVE_CHANGE = 1e-6
 Arrays = dict[str, np.ndarray]
 
