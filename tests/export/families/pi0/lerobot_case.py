@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,15 +32,15 @@ TINY: dict[str, Any] = {
     "chunk_size": 7, "n_action_steps": 5, "max_state_dim": 12, "max_action_dim": 10,
     "image_resolution": (32, 32), "num_inference_steps": 5, "dtype": "float32",
 }  # fmt: skip
-GUIDANCE = {"inference_delay": 2, "execution_horizon": 5}
-"""Of the real-time chunking golden."""
+DELAYS, LEFT = (1, 2, 3, 0), (5, 4, 6, 3)
+"""Of each sample under guidance: steps that will have been carried out; steps left of the chunk before."""
 
 
 def case(
     folder: Path, modeling: ModuleType, make: tuple[type, type, Callable[..., Any]], seed: int,
-    cameras: dict[str, tuple[int, int]], state: int, action: int, options: dict[str, Any],
+    cameras: dict[str, tuple[int, int]], state: int, action: int, options: dict[str, Any], guided: bool = False,
 ) -> None:  # fmt: skip
-    """`make`: configuration, policy, and what makes its processors."""
+    """`make`: configuration, policy, and what makes its processors. `guided`: writes `guided.npz` too."""
     config_class, policy_class, make_processors = make
     modeling.get_gemma_config = gemma_config
     serve_tokenizer()
@@ -63,15 +63,13 @@ def case(
     def batch(used: Arrays, sample: int) -> dict[str, Any]:
         return {**batch_of(used, sample, names), "task": str(used["text"][sample])}
 
-    def run(exchanged: str | None = None, **guidance: Any) -> np.ndarray:
+    def run(exchanged: str | None = None, each: Sequence[dict[str, Any]] = ({},) * SAMPLES) -> np.ndarray:
+        """`each`: what else the policy is given with each sample."""
         used, out = exchange(observations, exchanged), []
         for sample in range(SAMPLES):
-            part = {key: value[sample] if key == "prev_chunk_left_over" else value for key, value in guidance.items()}
-            with torch.no_grad():
-                actions = policy.predict_action_chunk(
-                    before(batch(used, sample)), noise=torch.from_numpy(noise[sample].copy()), **part
-                )
-            out.append(after(actions)[0].numpy())
+            start = torch.from_numpy(noise[sample].copy())
+            actions = policy.predict_action_chunk(before(batch(used, sample)), noise=start, **each[sample])
+            out.append(after(actions.detach())[0].numpy())
         return np.stack(out)
 
     def save(target: Path) -> None:
@@ -84,8 +82,9 @@ def case(
     check_influence(golden["actions"], {name: run(name) for name in observations})
     golden["sensitivity"] = sensitivity(policy, run, golden["actions"])
     golden |= other_padding(modeling, policy, run)
-    golden |= guided(policy, config, run)
     save_case(folder, save, golden)
+    if guided:
+        write_guided(folder.parent / "guided.npz", policy, golden, run, max_weight=8.0)
 
 
 def other_padding(modeling: ModuleType, policy: torch.nn.Module, run: Callable[[], np.ndarray]) -> Arrays:
@@ -103,26 +102,52 @@ def other_padding(modeling: ModuleType, policy: torch.nn.Module, run: Callable[[
         modeling.resize_with_pad_torch = original
 
 
-def guided(policy: Any, config: Any, run: Callable[..., np.ndarray]) -> Arrays:
-    """Real-time chunking: `prefix`, normalised actions [samples, 4, width], is left of the chunk before."""
+def write_guided(
+    file: Path, policy: Any, golden: Arrays, run: Callable[..., np.ndarray], max_weight: float
+) -> None:
+    """What LeRobot answers while it continues a chunk (real-time chunking).
+
+    LeRobot 0.4.4 asks for the gradient of its input only after the network has run, so that the network
+    counts as constant: `actions.as_is`. `actions` is what the same code answers when it asks before, as the
+    paper does (arXiv 2506.07339).
+    """
+    from lerobot.configs.types import RTCAttentionSchedule
     from lerobot.policies.rtc.configuration_rtc import RTCConfig
     from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 
-    rtc = RTCConfig(enabled=True, max_guidance_weight=8.0)
-    prefix = np.random.default_rng(3).normal(size=(SAMPLES, 4, config.output_features["action"].shape[0]))
-    prefix = prefix.astype(np.float32)
-    config.rtc_config, policy.model.rtc_processor = rtc, RTCProcessor(rtc)
+    class AskedBefore(RTCProcessor):
+        def denoise_step(self, *args: Any, original_denoise_step_partial: Any, **rest: Any) -> torch.Tensor:
+            def partial(x: torch.Tensor) -> torch.Tensor:
+                return original_denoise_step_partial(x.requires_grad_(True))
 
-    def run_guided() -> np.ndarray:
-        return run(prev_chunk_left_over=torch.from_numpy(prefix), **GUIDANCE)
+            return super().denoise_step(*args, original_denoise_step_partial=partial, **rest)
 
-    try:
-        actions = run_guided()
-        moved = sensitivity(policy, run_guided, actions)
-    finally:
-        config.rtc_config, policy.model.rtc_processor = None, None
-    weights = RTCProcessor(rtc).get_prefix_weights(GUIDANCE["inference_delay"], 4, config.chunk_size)
-    return {
-        "guided.prefix": prefix, "guided.weights": weights.numpy(), "guided.actions": actions,
-        "guided.sensitivity": moved,
-    }  # fmt: skip
+    rtc = RTCConfig(
+        enabled=True, max_guidance_weight=max_weight, prefix_attention_schedule=RTCAttentionSchedule.EXP
+    )
+    samples, horizon, elements = golden["actions"].shape
+    prefix = np.random.default_rng(3).normal(size=(samples, horizon, elements)).astype(np.float32)
+    for sample, left in enumerate(LEFT):
+        prefix[sample, left:] = 0
+    weights = [RTCProcessor(rtc).get_prefix_weights(*pair, horizon) for pair in zip(DELAYS, LEFT, strict=True)]
+    each = [
+        {
+            "inference_delay": DELAYS[sample],
+            "prev_chunk_left_over": torch.from_numpy(prefix[sample, : LEFT[sample]].copy())[None],
+            "execution_horizon": LEFT[sample],
+        }
+        for sample in range(samples)
+    ]
+    found: Arrays = {}
+    policy.config.rtc_config = rtc
+    for ending, processor in (("", AskedBefore(rtc)), (".as_is", RTCProcessor(rtc))):
+        policy.model.rtc_processor = processor
+        actions = run(each=each)
+        found |= {f"actions{ending}": actions, f"sensitivity{ending}": sensitivity(policy, lambda: run(each=each), actions)}
+    policy.config.rtc_config = policy.model.rtc_processor = None
+    np.savez_compressed(
+        file, prefix=prefix, delay=np.array(DELAYS), left=np.array(LEFT),
+        prefix_weight=torch.stack(weights).numpy(), max_weight=np.float32(max_weight), **found,
+    )  # fmt: skip
+    apart = np.abs(found["actions"] - golden["actions"]).max(), np.abs(found["actions"] - found["actions.as_is"]).max()
+    print(f"guidance moves the actions by {apart[0]:.3g}, {apart[1]:.3g} from how LeRobot is")

@@ -47,5 +47,5 @@ if __name__ == "__main__":
         write_tokenizer()
     write_tokens()
     shrink(modeling_pi0, patch=8)
-    case(HERE / "two_cameras", modeling_pi0, MAKE, 71, {"top": (36, 48), "wrist_cam": (53, 35)}, 9, 7, {})
+    case(HERE / "two_cameras", modeling_pi0, MAKE, 71, {"top": (36, 48), "wrist_cam": (53, 35)}, 9, 7, {}, guided=True)
     case(HERE / "options", modeling_pi0, MAKE, 81, {"front": (41, 67)}, 5, 5, OPTIONS)

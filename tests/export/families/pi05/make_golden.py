@@ -53,5 +53,5 @@ if __name__ == "__main__":
     assert LEROBOT.startswith("0.4")
     write_tokens()
     shrink(modeling_pi05, patch=8)
-    case(HERE / "two_cameras", modeling_pi05, MAKE, 91, {"top": (36, 48), "wrist_cam": (53, 35)}, 9, 7, {})
+    case(HERE / "two_cameras", modeling_pi05, MAKE, 91, {"top": (36, 48), "wrist_cam": (53, 35)}, 9, 7, {}, guided=True)
     case(HERE / "options", modeling_pi05, MAKE, 101, {"front": (41, 67)}, 5, 5, OPTIONS)
