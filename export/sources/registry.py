@@ -6,11 +6,18 @@ from pathlib import Path
 
 from ..errors import SourceError
 from ..models.demo.checkpoint import MODEL
-from . import act, demo, diffusion, openvla
+from . import act, demo, diffusion, openvla, pi0
 from .torch_file import holds_text, is_torch_file
 from .types import Source
 
-SOURCES: dict[str, Source] = {"demo": demo, "act": act, "diffusion": diffusion, "openvla": openvla}
+SOURCES: dict[str, Source] = {
+    "demo": demo,
+    "act": act,
+    "diffusion": diffusion,
+    "openvla": openvla,
+    "pi0": pi0.PI0,
+    "pi05": pi0.PI05,
+}
 """Family -> its module. A new family is one row."""
 
 SHIPPED = {"demo": MODEL}

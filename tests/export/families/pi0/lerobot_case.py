@@ -1,6 +1,6 @@
 """One checkpoint and golden of LeRobot's pi0 or pi0.5."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ from ..oracle import (
     save_case,
     sensitivity,
 )
-from .tiny import encode, gemma_config, liven_parts, serve_tokenizer, shrink
+from .tiny import encode, gemma_config, liven_parts, serve_tokenizer
 
 SAMPLES = 4
-TEXTS = ["pick up the red cube", "Put the_LEFT sock into bin #3! ", "öffne\ndie Schublade", "stack 2 blocks 🤖"]
+TEXTS = [
+    "pick up the red cube",
+    "Put the_LEFT sock into bin #3! ",
+    "öffne\ndie Schublade",
+    "stack 2 blocks 🤖",
+]
 TINY: dict[str, Any] = {
     "chunk_size": 7, "n_action_steps": 5, "max_state_dim": 12, "max_action_dim": 10,
     "image_resolution": (32, 32), "num_inference_steps": 5, "dtype": "float32",
@@ -38,7 +43,8 @@ DELAYS, LEFT = (1, 2, 3, 0), (5, 4, 6, 3)
 
 def case(
     folder: Path, modeling: ModuleType, make: tuple[type, type, Callable[..., Any]], seed: int,
-    cameras: dict[str, tuple[int, int]], state: int, action: int, options: dict[str, Any], guided: bool = False,
+    cameras: dict[str, tuple[int, int]], state: int, action: int, options: dict[str, Any],
+    guided: bool = False,
 ) -> None:  # fmt: skip
     """`make`: configuration, policy, and what makes its processors. `guided`: writes `guided.npz` too."""
     config_class, policy_class, make_processors = make
@@ -129,7 +135,9 @@ def write_guided(
     prefix = np.random.default_rng(3).normal(size=(samples, horizon, elements)).astype(np.float32)
     for sample, left in enumerate(LEFT):
         prefix[sample, left:] = 0
-    weights = [RTCProcessor(rtc).get_prefix_weights(*pair, horizon) for pair in zip(DELAYS, LEFT, strict=True)]
+    weights = [
+        RTCProcessor(rtc).get_prefix_weights(*pair, horizon) for pair in zip(DELAYS, LEFT, strict=True)
+    ]
     each = [
         {
             "inference_delay": DELAYS[sample],
@@ -143,11 +151,17 @@ def write_guided(
     for ending, processor in (("", AskedBefore(rtc)), (".as_is", RTCProcessor(rtc))):
         policy.model.rtc_processor = processor
         actions = run(each=each)
-        found |= {f"actions{ending}": actions, f"sensitivity{ending}": sensitivity(policy, lambda: run(each=each), actions)}
+        found |= {
+            f"actions{ending}": actions,
+            f"sensitivity{ending}": sensitivity(policy, lambda: run(each=each), actions),
+        }
     policy.config.rtc_config = policy.model.rtc_processor = None
     np.savez_compressed(
         file, prefix=prefix, delay=np.array(DELAYS), left=np.array(LEFT),
         prefix_weight=torch.stack(weights).numpy(), max_weight=np.float32(max_weight), **found,
     )  # fmt: skip
-    apart = np.abs(found["actions"] - golden["actions"]).max(), np.abs(found["actions"] - found["actions.as_is"]).max()
+    apart = (
+        np.abs(found["actions"] - golden["actions"]).max(),
+        np.abs(found["actions"] - found["actions.as_is"]).max(),
+    )
     print(f"guidance moves the actions by {apart[0]:.3g}, {apart[1]:.3g} from how LeRobot is")

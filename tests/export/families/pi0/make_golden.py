@@ -1,6 +1,6 @@
 """Writes pi0's checkpoints and goldens with lerobot and openpi themselves (docs/development/oracles.md)."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def write_tokens() -> None:
     from ..smolvla.make_golden import odd_instructions
 
     serve_tokenizer()
-    config, statistics, observations = lerobot_inputs(PI0Config, {"top": (36, 48)}, 7, 7, TINY, seed=1, samples=1)
+    config, statistics, observations = lerobot_inputs(
+        PI0Config, {"top": (36, 48)}, 7, 7, TINY, seed=1, samples=1
+    )
     before, _ = make_pi0_pre_post_processors(config, statistics)
     texts = odd_instructions()
     found = encode(before, batch_of(observations, 0, feature_names(config)), texts)
@@ -47,5 +49,15 @@ if __name__ == "__main__":
         write_tokenizer()
     write_tokens()
     shrink(modeling_pi0, patch=8)
-    case(HERE / "two_cameras", modeling_pi0, MAKE, 71, {"top": (36, 48), "wrist_cam": (53, 35)}, 9, 7, {}, guided=True)
+    case(
+        HERE / "two_cameras",
+        modeling_pi0,
+        MAKE,
+        71,
+        {"top": (36, 48), "wrist_cam": (53, 35)},
+        9,
+        7,
+        {},
+        guided=True,
+    )
     case(HERE / "options", modeling_pi0, MAKE, 81, {"front": (41, 67)}, 5, 5, OPTIONS)

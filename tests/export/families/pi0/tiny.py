@@ -23,12 +23,12 @@ WIDTHS = {
     "gemma_2b": {"width": 24, "depth": 3, "mlp_dim": 40, "num_heads": 8, "num_kv_heads": 1, "head_dim": 6},
     "gemma_300m": {"width": 16, "depth": 3, "mlp_dim": 28, "num_heads": 8, "num_kv_heads": 1, "head_dim": 6},
 }
-VISION = {"hidden_size": 32, "intermediate_size": 36, "num_hidden_layers": 2}
+VISION = {"intermediate_size": 36, "num_hidden_layers": 2}
 """16 heads, as all SigLIP So400m have them: no checkpoint says how many."""
 
 
-def shrink(modeling: ModuleType, patch: int) -> None:
-    """`modeling`: where PaliGemma and Gemma are made; patches of `patch` pixels."""
+def shrink(modeling: ModuleType, patch: int, width: int = 32) -> None:
+    """`modeling`: where PaliGemma and Gemma are made; patches of `patch` pixels, SigLIP of `width`."""
     paligemma, gemma = modeling.PaliGemmaForConditionalGeneration, modeling.GemmaForCausalLM
 
     def make_paligemma(config: Any) -> torch.nn.Module:
@@ -36,7 +36,7 @@ def shrink(modeling: ModuleType, patch: int) -> None:
             part.vocab_size = part._vocab_size = VOCABULARY
         for name, value in VISION.items():
             setattr(config.vision_config, name, value)
-        config.vision_config.patch_size = patch
+        config.vision_config.patch_size, config.vision_config.hidden_size = patch, width
         config.vision_config.projection_dim = config.text_config.hidden_size
         return paligemma(config=config)
 
@@ -66,7 +66,7 @@ def liven_parts(module: torch.nn.Module, seed: int) -> None:
 
 
 def write_tokenizer() -> None:
-    """PaliGemma's kind of tokenizer (SentencePiece BPE with byte fallback), as .model and as tokenizer.json."""
+    """PaliGemma's kind of tokenizer (SentencePiece BPE with byte fallback), as .model and tokenizer.json."""
     import sentencepiece
     from transformers import GemmaTokenizerFast
 

@@ -1,6 +1,6 @@
 """Writes pi0.5's checkpoints and goldens with lerobot itself (docs/development/oracles.md)."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -53,5 +53,15 @@ if __name__ == "__main__":
     assert LEROBOT.startswith("0.4")
     write_tokens()
     shrink(modeling_pi05, patch=8)
-    case(HERE / "two_cameras", modeling_pi05, MAKE, 91, {"top": (36, 48), "wrist_cam": (53, 35)}, 9, 7, {}, guided=True)
+    case(
+        HERE / "two_cameras",
+        modeling_pi05,
+        MAKE,
+        91,
+        {"top": (36, 48), "wrist_cam": (53, 35)},
+        9,
+        7,
+        {},
+        guided=True,
+    )
     case(HERE / "options", modeling_pi05, MAKE, 101, {"front": (41, 67)}, 5, 5, OPTIONS)
