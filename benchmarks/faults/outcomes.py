@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -65,6 +66,15 @@ def missed_ns(c: Configuration, line: Timeline, witness: Seen, t0_ns: int, t1_ns
     return c.missed_ns(witness.goal_gap_ns(t0_ns, end_ns))
 
 
+def braked_ns(c: Configuration, line: Timeline, witness: Seen, stop_ns: int) -> int:
+    """When braking from `stop_ns` on must be over: after so many goals as the longest takes. A slot that is
+    missed is not caught up, so it takes longer by as much: at most what may be missed in a row."""
+    longest_ns = c.stopping_ns + FEW_TICKS * c.tick_ns
+    last_ns = witness.goals_ns(stop_ns, math.ceil(longest_ns / c.tick_ns)) or 0
+    latest_ns = stop_ns + longest_ns + c.missed_slots * c.tick_ns
+    return min(max(stop_ns + longest_ns, last_ns), latest_ns, line.judged_ns)
+
+
 def standstill_ns(witness: Seen, line: Timeline, still_rad: float = STILL_RAD) -> int | None:
     """Of the arm: the simulated jaws creep to their goal for half a second, real ones may hold something."""
     return witness.standstill_ns(line.fault_ns, line.watched_ns, still_rad=still_rad, grippers=False)
@@ -99,8 +109,7 @@ def _braked(
     on. The arm itself goes no further than braking, and what it was behind its command. A joint that lies
     about where it is may be eased towards the lie, by its lead at most."""
     stop_ns = min(stop_ns, line.judged_ns)
-    by_ns = stop_ns + c.stopping_ns + FEW_TICKS * c.tick_ns
-    by_ns = min(by_ns + missed_ns(c, line, witness, stop_ns, by_ns), line.judged_ns)
+    by_ns = braked_ns(c, line, witness, stop_ns)
     braking, after = witness.ways(stop_ns, by_ns), witness.ways(by_ns, line.judged_ns)
     travel = witness.travel_rad(stop_ns, line.judged_ns)
     for joint, (first, then, way) in enumerate(zip(braking, after, travel, strict=True)):
@@ -133,8 +142,7 @@ def _at_rest(
     findings: Findings, row: FaultClass, c: Configuration, line: Timeline, witness: Seen, stop_ns: int
 ) -> None:
     """The arm stands in time: `stop_ns`, braking, and what its servos take to settle."""
-    by_ns = stop_ns + c.stopping_ns + SERVO_SETTLE_NS + (c.easing_ns if row.lies else 0)
-    by_ns += missed_ns(c, line, witness, min(stop_ns, line.judged_ns), by_ns)
+    by_ns = braked_ns(c, line, witness, stop_ns) + SERVO_SETTLE_NS + (c.easing_ns if row.lies else 0)
     if by_ns >= line.watched_ns:
         # Everything after the watch is judged by `_held`; the arm must stand by the end of the watch.
         by_ns = line.watched_ns

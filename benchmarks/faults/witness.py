@@ -65,8 +65,13 @@ class Witness(Observer):
 
     def next_goals_ns(self, after_ns: int) -> int | None:
         """When goals for all motors came next; None if they did not."""
+        return self.goals_ns(after_ns, 1)
+
+    def goals_ns(self, after_ns: int, count: int) -> int | None:
+        """When goals for all motors came for the `count`-th time, or the last time, if that was before; None
+        if they did not."""
         at = bisect_right(self._frame_ns, after_ns)
-        return self._frame_ns[at] if at < len(self._frame_ns) else None
+        return next(reversed(self._frame_ns[at : at + count]), None)
 
     def ways(self, t0_ns: int, t1_ns: int) -> list[Way]:
         """What each joint was told in a stretch. Raises `NotObserved`."""

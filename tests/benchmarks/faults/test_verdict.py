@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Tale:
     """Where other joints are all the time."""
     home: bool = False
     """Joint 1 does not brake at `brake_ms`, but goes to the centre and stays there."""
-    missed: range = range(0)
+    missed: Container[int] = ()
     """ms in which no goals are sent."""
     line: dict[str, Any] = field(default_factory=dict)
 
@@ -229,6 +229,15 @@ def test_slots_that_were_seen_to_be_missed_are_added_to_the_bound(tmp_path: Path
     assert verdict.bound_ms == 110
     late.line["stop"] = replace(STOP, at_ns=1615 * MS)
     assert any("noticed 5 ms after" in text for text in late.verdict(tmp_path).escapes)
+
+
+def test_braking_takes_longer_by_the_slots_that_were_missed_meanwhile(tmp_path: Path):
+    """As while a motor is silent, and every cycle of the bus waits for it."""
+    line = {"rest_ns": 1900 * MS, "watched_ns": 2000 * MS}
+    missed = frozenset(range(1520, 1730, 30))
+    assert stopped(line=line, brake_ms=1730, missed=missed).verdict(tmp_path).escapes == ()
+    for tale in (stopped(line=line, brake_ms=1730), stopped(line=line, brake_ms=1830, missed=missed)):
+        assert any("after the braking time" in escape for escape in tale.verdict(tmp_path).escapes)
 
 
 def test_a_stop_of_which_only_the_latch_file_tells_is_judged_by_the_wire(tmp_path: Path):
