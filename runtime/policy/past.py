@@ -6,8 +6,9 @@ An inference takes longer than a camera's period, so they are collected by threa
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ...drivers.errors import CameraLost
 from ...drivers.types import Camera, Frame
@@ -21,8 +22,15 @@ _NAP_S = 0.01
 class Past:
     """The last `steps` moments, `dt_ns` apart, of all cameras; with `steps` 1 it does nothing."""
 
-    def __init__(self, cameras: Mapping[str, Camera], steps: int, dt_ns: int) -> None:
-        self._cameras, self._steps, self._dt_ns = cameras, steps, dt_ns
+    def __init__(
+        self,
+        cameras: Mapping[str, Camera],
+        steps: int,
+        dt_ns: int,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._cameras, self._steps, self._dt_ns, self._clock = cameras, steps, dt_ns, clock
+        self._since_ns = 0
         self._kept: dict[str, deque[Frame]] = {name: deque() for name in cameras}
         self._lock = threading.Lock()
         self._halt = threading.Event()
@@ -50,6 +58,7 @@ class Past:
     def begin(self) -> None:
         """Forgets everything: a task begins, and what was before is not its past."""
         with self._lock:
+            self._since_ns = self._clock()
             for kept in self._kept.values():
                 kept.clear()
 
@@ -78,6 +87,8 @@ class Past:
                 continue
             sequence = frame.sequence
             with self._lock:
+                if frame.stamp_ns < self._since_ns:
+                    continue
                 kept = self._kept[name]
                 kept.append(frame)
                 oldest_ns = frame.stamp_ns - (self._steps - 1) * self._dt_ns - SLACK_NS

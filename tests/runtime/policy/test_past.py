@@ -42,7 +42,9 @@ class Collected:
 
     def __init__(self) -> None:
         self.left, self.right = ScriptedCamera("left"), ScriptedCamera("right")
-        self.past = Past({"left": self.left, "right": self.right}, steps=3, dt_ns=100 * MS)
+        self.now_ms = 0
+        cameras = {"left": self.left, "right": self.right}
+        self.past = Past(cameras, steps=3, dt_ns=100 * MS, clock=lambda: self.now_ms * MS)
         self.past.start()
 
     def put(self, sequence: int, at_ms: float) -> dict[str, Frame]:
@@ -85,6 +87,17 @@ def test_a_task_does_not_see_what_was_before_it(collected: Collected) -> None:
     for k in range(5):
         collected.put(k, 100 * k)
     collected.past.begin()
+    newest = collected.put(5, 500)
+    assert seen(collected.past.moments(newest)) == [[500, 510]] * 3
+
+
+def test_a_picture_that_was_on_its_way_when_the_task_began_is_not_kept(collected: Collected) -> None:
+    collected.now_ms = 450
+    collected.past.begin()
+    collected.left.put(4, 449)
+    collected.right.put(4, 440)
+    # The threads look every 10 ms.
+    time.sleep(0.1)
     newest = collected.put(5, 500)
     assert seen(collected.past.moments(newest)) == [[500, 510]] * 3
 
