@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Guided(nn.Module):
                 return guide(self.step, state, inputs, self.max_weight)
 
             # The derivatives of activations are composed of what every runtime has.
-            return make_fx(velocity, dict(torch.export.default_decompositions()))(state, fakes)
+            return make_fx(velocity, cast(Any, torch.export.default_decompositions()))(state, fakes)
 
     def _state(self) -> dict[str, Tensor]:
         return {**dict(self.step.named_parameters()), **dict(self.step.named_buffers())}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import SourceError
 from ..models.demo.checkpoint import MODEL
-from . import act, demo, diffusion, openvla, pi0
+from . import act, demo, diffusion, openvla, pi0, smolvla
 from .torch_file import holds_text, is_torch_file
 from .types import Source
 
@@ -17,6 +17,7 @@ SOURCES: dict[str, Source] = {
     "openvla": openvla,
     "pi0": pi0.PI0,
     "pi05": pi0.PI05,
+    "smolvla": smolvla,
 }
 """Family -> its module. A new family is one row."""
 

@@ -5,6 +5,9 @@ A policy's config.json only names that model (`vlm_model_name`); its own config.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import SourceError
 from .lerobot import CONFIG, read_json
 
+TOKENIZER = "tokenizer.json"
+HUB = Path(os.environ.get("HF_HUB_CACHE") or Path.home() / ".cache" / "huggingface" / "hub")
 Width = Annotated[int, Field(gt=0, le=1 << 20)]
 
 
@@ -51,6 +56,8 @@ class Picture(Part):
 
 class SmolVlm(Part):
     model_type: Literal["smolvlm"]
+    pad_token_id: Annotated[int, Field(ge=0, lt=1 << 31)] = 2
+    """Its text is masked: which id does not matter."""
     scale_factor: Annotated[int, Field(gt=0, le=64)] = 2
     text_config: Text
     vision_config: Picture
@@ -72,19 +79,50 @@ KNOWN = {"HuggingFaceTB/SmolVLM2-500M-Video-Instruct": SMOLVLM2_500M}
 """Models whose configuration need not be at hand."""
 
 
-def read_smolvlm(name: str, folders: tuple[Path, ...]) -> SmolVlm:
-    """The model `name`: known, or described by the config.json of one of `folders`. Raises `SourceError`."""
-    if name in KNOWN:
-        return KNOWN[name]
-    for folder in folders:
-        if (folder / CONFIG).is_file():
-            config = read_json(folder / CONFIG)
+@dataclass(frozen=True)
+class Model:
+    sizes: SmolVlm
+    tokenizer: bytes
+    """tokenizer.json"""
+
+
+def read_smolvlm(name: str, policy: Path, given: Path | None) -> Model:
+    """The model `name` that a policy folder was built on.
+
+    Looked for in what the user gave (a folder, or its tokenizer.json), the policy's folder, a folder of that
+    name, and the local cache of the hub. Raises `SourceError`.
+    """
+    if given is not None:
+        places = [given if given.is_dir() else given.parent]
+    else:
+        cached = HUB / f"models--{name.replace('/', '--')}" / "snapshots"
+        places = [policy / "tokenizer", policy, Path(name), *sorted(cached.glob("*"))]
+    sizes = KNOWN.get(name) or _sizes(places)
+    files = [given] if given is not None and given.is_file() else [place / TOKENIZER for place in places]
+    file = next((file for file in files if file.is_file()), None)
+    missing = [what for what, found in ((CONFIG, sizes), (TOKENIZER, file)) if found is None]
+    if sizes is None or file is None:
+        raise SourceError(
+            f"the policy was built on the model {name!r}, and {' and '.join(missing)} of it cannot be found "
+            f"(its weights are not needed); fetch https://huggingface.co/{name}/resolve/main/{missing[0]} "
+            f"{'and the other ' if missing[1:] else ''}into a folder and give that with --tokenizer"
+        )
+    return Model(sizes, _read_tokenizer(file))
+
+
+def _sizes(places: Sequence[Path]) -> SmolVlm | None:
+    """By the first config.json that describes such a model."""
+    for place in places:
+        if (place / CONFIG).is_file():
+            config = read_json(place / CONFIG)
             if config.get("model_type") == "smolvlm":
-                return _checked(folder / CONFIG, config)
-    raise SourceError(
-        f"the policy was built on the model {name!r}, whose config.json is needed (its weights are not); "
-        f"fetch config.json and tokenizer.json of it into a folder and give that with --tokenizer"
-    )
+                return _checked(place / CONFIG, config)
+    return None
+
+
+def _read_tokenizer(file: Path) -> bytes:
+    read_json(file)
+    return file.read_bytes()
 
 
 def _checked(path: Path, config: dict[str, Any]) -> SmolVlm:

@@ -25,7 +25,7 @@ from holdfast.export.sources.smolvlm import SMOLVLM2_500M, read_smolvlm
 pytestmark = pytest.mark.export
 HERE = Path(__file__).parent
 VLM = HERE / "vlm"
-TOKENIZER = (VLM / "tokenizer.json").read_bytes()
+MODEL = read_smolvlm("", HERE, VLM)
 RIGHT, DRIFTED = NUMERICS
 CASES = ("two_cameras", "two_cameras_v03", "options")
 NODES = {"vision": 120, "prefill": 260, "denoise_step": 300, "denoise_step_guided": 750}
@@ -43,8 +43,8 @@ class Original:
     def __init__(self, case: str, numerics: str) -> None:
         self.golden = arrays(case)
         self.folder: PolicyFolder = read_folder(HERE / case)
-        self.config, self.networks = read_networks(self.folder, read_smolvlm("", (VLM,)), TOKENIZER, numerics)
-        self._tokenizer = Tokenizer.from_buffer(TOKENIZER)
+        self.config, self.networks = read_networks(self.folder, MODEL.sizes, MODEL.tokenizer, numerics)
+        self._tokenizer = Tokenizer.from_buffer(MODEL.tokenizer)
         self._state = self.folder.before.affine(self.folder.vector(STATE))
 
     def observation(self, sample: int) -> Feed:
@@ -211,7 +211,7 @@ def to_onnx(module: torch.nn.Module, feed: Feed, outputs: tuple[str, ...]) -> on
 
 def test_tokens_are_the_originals() -> None:
     """By tokenizer.json alone; the hundred texts hold what people, and keyboards, may write."""
-    tokenizer, golden = Tokenizer.from_buffer(TOKENIZER), arrays("tokens")
+    tokenizer, golden = Tokenizer.from_buffer(MODEL.tokenizer), arrays("tokens")
     assert len(golden["text"]) >= 100
     for text, ids, mask in zip(golden["text"], golden["tokens"], golden["mask"], strict=True):
         found = tokenizer.encode(text if text.endswith("\n") else f"{text}\n").ids
@@ -256,13 +256,13 @@ def real_size(original: Original) -> SmolVlaSize:
     }  # fmt: skip
     folder = replace(original.folder, config=raw)
     config = folder.settings(smolvla.SmolVlaConfig, smolvla.ONLY_TRAINING)
-    return smolvla.policy_size(folder, config, SMOLVLM2_500M, TOKENIZER, RIGHT)
+    return smolvla.policy_size(folder, config, SMOLVLM2_500M, MODEL.tokenizer, RIGHT)
 
 
 def damaged(folder: PolicyFolder, **changes: Any) -> str:
     wrong = replace(folder, **changes)
     with pytest.raises(SourceError) as caught:
-        read_networks(wrong, read_smolvlm("", (VLM,)), TOKENIZER, RIGHT)
+        read_networks(wrong, MODEL.sizes, MODEL.tokenizer, RIGHT)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -288,8 +288,15 @@ def test_weights_and_settings_that_do_not_fit_are_refused(original: Original) ->
 
 def test_an_unknown_language_model_says_what_to_fetch(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"someone/model.*config\.json.*--tokenizer"):
-        read_smolvlm("someone/model", (tmp_path,))
+        read_smolvlm("someone/model", tmp_path, None)
     (tmp_path / "config.json").write_text('{"model_type": "smolvlm", "text_config": {"hidden_size": "x"}}')
     with pytest.raises(SourceError, match="does not know") as caught:
-        read_smolvlm("someone/model", (tmp_path,))
+        read_smolvlm("someone/model", tmp_path, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_of_a_known_language_model_only_the_tokenizer_is_needed(tmp_path: Path) -> None:
+    name = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
+    with pytest.raises(SourceError, match=rf"{name}/resolve/main/tokenizer\.json"):
+        read_smolvlm(name, tmp_path, None)
+    assert read_smolvlm(name, tmp_path, VLM / "tokenizer.json").sizes == SMOLVLM2_500M
