@@ -266,7 +266,8 @@ def _parity(
 
 def _target(request: Request, path: Path) -> tuple[Path, str]:
     """Folder and name of the bundle: --output, else ./NAME.vla in the current folder."""
-    own = path.resolve().name if path.is_dir() else path.stem
+    # A shipped checkpoint is known by the name that was typed, not by that of its file.
+    own = path.resolve().name if path.is_dir() else Path(request.checkpoint).stem
     stem = request.name or (request.output.stem if request.output else own)
     name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.")[:64]
     if not name or (request.name and name != request.name):

@@ -16,6 +16,7 @@ from holdfast.export.errors import ExportError, ParityError, PrecisionError, Sou
 from holdfast.export.graphs import OnnxFile
 from holdfast.export.pipeline import STAGES, ParityFailed, Request, export
 from holdfast.export.sessions import OnnxGraph
+from holdfast.export.sources.registry import locate
 from holdfast.export.sources.types import ReadOptions
 from holdfast.runtime.bundle.errors import BundleError
 from holdfast.runtime.bundle.golden import read_golden
@@ -134,6 +135,7 @@ def test_names_and_folders(checkpoint: Any) -> None:
     assert export(request(checkpoint(), name="kitchen")).bundle == Path("kitchen.vla")
     result = export(request(checkpoint(), output=Path("other place")))
     assert (result.bundle, result.name) == (Path("other place"), "other-place")
+    assert pipeline._target(Request("demo"), locate("demo")) == (Path("demo.vla"), "demo")
     for changes, said in (
         ({"name": "../up"}, "no name for a bundle"),
         ({"task": "touch the zebra"}, "'zebra'"),
