@@ -36,7 +36,7 @@ def _other_file(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda content: content.update(version=2),
+        lambda content: content.update(version=1),
         lambda content: content.update(format="policy_package"),
         _other_file,
         lambda content: content["files"][0].update(sha256="0" * 64),
