@@ -35,12 +35,14 @@ MAX_BYTES = 4 << 20
 Pixels = Annotated[int, Field(gt=0, le=8192)]
 Value = TypeVar("Value")
 
+_GRIPPER_UNITS = ("0_100_of_range", "normalised_gripper")
+
 
 class _Element(Strict):
     name: Label
     unit: Unit
     relative: bool | None = None
-    """Default: as the space says."""
+    """Default: as the space says; a gripper in a space of deltas has none."""
 
 
 class _Camera(Strict):
@@ -153,6 +155,12 @@ def read_robot_contract(options: ReadOptions, action_size: int, state_size: int)
                 "name all of them in its order"
             )
     relative = file.space in ("joint_delta", "ee_delta")
+    for element in file.action if relative else ():
+        if element.relative is None and element.unit in _GRIPPER_UNITS:
+            raise SourceError(
+                f"{options.contract}: in a space of deltas most policies give the gripper as a place all the "
+                f"same: say it of {element.name} (`relative: false`, or true)"
+            )
     return RobotContract(
         robot_type=_either(
             "robot type",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,6 +50,10 @@ class OpenpiConfig(BaseModel):
     cameras: Annotated[dict[str, tuple[Pixels, Pixels]], Field(min_length=1, max_length=len(CAMERAS))]
     max_token_len: Annotated[int, Field(gt=0, le=4096)] | None = None
     num_steps: Annotated[int, Field(gt=0, le=1000)] = 10
+    adapt_to_pi: Literal[False]
+    """True: openpi's ALOHA transforms flip joints and rescale grippers, which this version does not do."""
+    discrete_state_input: bool | None = None
+    """pi0.5: whether the state is written into the instruction."""
 
 
 class _Norm(BaseModel):
@@ -72,6 +76,12 @@ def is_checkpoint(path: Path, weight: str) -> bool:
 def read(path: Path, family: str) -> Checkpoint:
     """Raises `SourceError`."""
     config = _config(path)
+    if family == "pi05" and not config.discrete_state_input:
+        raise SourceError(
+            f"{path / CONFIG} does not say that the state is written into the instruction: write what the "
+            'training configuration says, "discrete_state_input": true (its default); pi0.5 policies trained '
+            "without (false) are not read by this version"
+        )
     pictures = tuple(
         Feature(f"observation.images.{name}", "VISUAL", (3, *config.cameras[name]))
         for name in CAMERAS
@@ -99,7 +109,8 @@ def read(path: Path, family: str) -> Checkpoint:
 def _config(path: Path) -> OpenpiConfig:
     needed = (
         f'write into {path / CONFIG} what its training configuration says: {{"action_horizon": 50, '
-        f'"cameras": {{"base_0_rgb": [480, 640], ...}}}} (height, width; names of {", ".join(CAMERAS)})'
+        f'"cameras": {{"base_0_rgb": [480, 640], ...}}, "adapt_to_pi": false}} (height, width; names of '
+        f"{', '.join(CAMERAS)}; a policy that was trained with adapt_to_pi is not read by this version)"
     )
     if not (path / CONFIG).is_file():
         raise SourceError(f"{path} does not say horizon and cameras; {needed}")

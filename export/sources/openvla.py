@@ -127,9 +127,27 @@ def recognise(path: Path) -> str | None:
     return "config.json says model_type openvla" if found == "openvla" else None
 
 
+def _check_alone(path: Path) -> None:
+    """OpenVLA-OFT has the same config and the same weights, but reads actions off heads of its own."""
+    parts = (
+        "action_head--*",
+        "proprio_projector--*",
+        "noisy_action_projector--*",
+        "vision_backbone--*",
+        "lora_adapter",
+    )
+    found = [file.name for part in parts for file in sorted(path.glob(part))]
+    if found:
+        raise SourceError(
+            f"{path} holds {found[0]}: it is a checkpoint of OpenVLA-OFT, whose actions come from that and "
+            "not from the tokens of OpenVLA; this version does not read that family"
+        )
+
+
 def read(path: Path, options: ReadOptions) -> Policy:
     """Raises `SourceError`."""
     config = _checked(Config, path / CONFIG)
+    _check_alone(path)
     normalisation = read_statistics(path, config, options.unnorm_key)
     elements = len(normalisation.offset)
     contract = read_robot_contract(options, elements, 0)

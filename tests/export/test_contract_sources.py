@@ -139,6 +139,7 @@ def test_nothing_at_all_says_what_to_write(files: Any) -> None:
         ({**FULL, "action": [{"name": "a"}]}, None, "action.0.unit"),
         ({**FULL, "action": [{"name": "a", "unit": "degrees"}]}, None, "action.0.unit"),
         ({**FULL, "space": "joint"}, None, "space"),
+        ({**FULL, "space": "joint_delta"}, None, "say it of gripper"),
         ({**FULL, "surprise": 1}, None, "surprise"),
         ("[1, 2", None, "is no YAML"),
         ("just text", None, "not valid"),

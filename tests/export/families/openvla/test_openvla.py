@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from holdfast.export.graphs import export_graph
 from holdfast.export.parity import make_inputs, to_feed
 from holdfast.export.sessions import TorchGraph
 from holdfast.export.sources import openvla
-from holdfast.export.sources.types import Policy
+from holdfast.export.sources.types import Policy, ReadOptions
 from holdfast.runtime.policy.bpe import BpeEncoder
 from holdfast.runtime.policy.programs.base import Runnable
 
@@ -142,3 +143,13 @@ class TestOpenVla(FamilySuite):
     def test_without_a_tokenizer_it_says_what_to_fetch(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"tokenizer\.json of openvla/openvla-7b"):
             openvla.read_tokenizer(tmp_path, None)
+
+
+@pytest.mark.export
+def test_a_checkpoint_of_openvla_oft_is_refused(tmp_path: Path) -> None:
+    """Its config and weights are OpenVLA's; its actions are not."""
+    folder = tmp_path / "oft"
+    shutil.copytree(HERE / "fused", folder)
+    (folder / "action_head--150000_checkpoint.pt").touch()
+    with pytest.raises(SourceError, match="OpenVLA-OFT"):
+        openvla.read(folder, ReadOptions(unnorm_key="test_orig"))

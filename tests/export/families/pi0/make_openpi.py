@@ -129,7 +129,9 @@ def case(folder: Path, seed: int, pi05: bool) -> None:
         "action_expert_variant": config.action_expert_variant, "precision": "float32",
     }  # fmt: skip
     # So far as openpi's converter from JAX writes it; what follows no file of openpi says.
-    said |= {"cameras": CAMERAS, "num_steps": STEPS}
+    said |= {"cameras": CAMERAS, "num_steps": STEPS, "adapt_to_pi": False}
+    if pi05:
+        said["discrete_state_input"] = True
     (folder / "config.json").write_text(json.dumps(said, indent=2))
     np.savez_compressed(folder.with_suffix(".npz"), **golden)
     moved, size = golden["sensitivity"], (folder / "model.safetensors").stat().st_size
