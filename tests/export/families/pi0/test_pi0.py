@@ -17,10 +17,9 @@ BLACK = {**TOKENIZER, "numerics": "lerobot"}
 class TestPi0(FamilySuite):
     family = "pi0"
 
-    # No `graphs` yet: the way through vla-export has not been seen to its end.
     @pytest.fixture(
-        params=cases("pi0", ("two_cameras", 7, 9), ("options", 5, 5), options=TOKENIZER, graphs=False)
-        + cases("pi0", ("openpi", 7, 9), options=TOKENIZER, graphs=False)
+        params=cases("pi0", ("two_cameras", 7, 9), options=TOKENIZER)
+        + cases("pi0", ("options", 5, 5), ("openpi", 7, 9), options=TOKENIZER, graphs=False)
         + cases("pi0", ("two_cameras", 7, 9), mode=".black", options=BLACK, graphs=False)
     )
     def case(self, request: Any) -> Any:

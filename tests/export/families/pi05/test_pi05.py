@@ -25,10 +25,9 @@ BLACK = {**TOKENIZER, "numerics": "lerobot"}
 class TestPi05(FamilySuite):
     family = "pi05"
 
-    # No `graphs` yet: the way through vla-export has not been seen to its end.
     @pytest.fixture(
-        params=cases("pi05", ("two_cameras", 7, 9), ("options", 5, 5), options=TOKENIZER, graphs=False)
-        + cases("pi05", ("openpi", 7, 9), options=TOKENIZER, graphs=False)
+        params=cases("pi05", ("two_cameras", 7, 9), options=TOKENIZER)
+        + cases("pi05", ("options", 5, 5), ("openpi", 7, 9), options=TOKENIZER, graphs=False)
         + cases("pi05", ("two_cameras", 7, 9), mode=".black", options=BLACK, graphs=False)
     )
     def case(self, request: Any) -> Any:
