@@ -84,14 +84,17 @@ def parser() -> argparse.ArgumentParser:
         "--dataset", type=Path, metavar="DIR", help="the LeRobot dataset that it was trained on"
     )
     known.add_argument(
-        "--golden", type=Path, metavar="FILE", help="inputs and actions dumped where it was trained"
+        "--golden",
+        type=Path,
+        metavar="FILE",
+        help="inputs and actions of the original (no family takes it yet)",
     )
     known.add_argument("--tokenizer", type=Path, metavar="PATH", help="a tokenizer.json, or its folder")
     known.add_argument("--numerics", metavar="NAME", help="the original to follow, where they differ")
     known.add_argument("--unnorm-key", metavar="KEY", help="which statistics un-normalise (OpenVLA)")
     known.add_argument("--robot-type", metavar="NAME", help="the robot that it was trained on")
-    known.add_argument("--module", metavar="PACKAGE:CLASS", help="the nn.Module of a bare state dict")
-    known.add_argument("--trust-pickle", action="store_true", help="load a file that may run code of its own")
+    known.add_argument("--module", metavar="PACKAGE:CLASS", help="class of a bare state dict (not taken yet)")
+    known.add_argument("--trust-pickle", action="store_true", help="load a pickle (not taken yet)")
     out.add_argument(
         "--max-error", type=number(0, 1, unit="rad", low_excluded=True), metavar="RAD",
         help="largest error of a joint target, in place of the limit of the precision",
