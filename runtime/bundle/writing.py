@@ -51,17 +51,15 @@ def write_bundle(
         load_bundle(fresh)
         if replace and folder.exists():
             folder.rename(old)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+        fresh.rename(folder)
         _flush(folder.parent)
     except OSError as error:
         raise _refused(folder, error) from error
     finally:
         if hidden is not None:
+            if (hidden / "old").exists() and not folder.exists():
+                # Whatever came between the two renames, Ctrl-C too: the old bundle is still the only one.
+                (hidden / "old").rename(folder)
             shutil.rmtree(hidden, ignore_errors=True)
     return folder
 

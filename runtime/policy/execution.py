@@ -81,7 +81,11 @@ class ExecutionView:
     def guidance(self, observation_ns: int, dt_ns: int) -> Guidance:
         """For a chunk that will rest on this observation. A chunk that was just sent counts as under way,
         although control has not had a tick to say so."""
-        delay = math.ceil(self.latency_ns / dt_ns)
+        latency_ns = self.latency_ns
+        if not latency_ns and self._sent:
+            # Control has not yet used any: so long the last one has taken at least.
+            latency_ns = self._sent[-1][1] - self._sent[-1][0].observation_ns
+        delay = math.ceil(latency_ns / dt_ns)
         found = self._under_way()
         if found is None:
             return Guidance(delay, np.empty((0, 0)))
@@ -102,7 +106,9 @@ class ExecutionView:
         if state is not None and state.chunk_id == chunk.chunk_id:
             return chunk, state.origin_ns
         if state is None or self._state_ns - sent_ns <= LOST_NS:
-            return chunk, chunk.observation_ns
+            # As control will put it on the time axis: for an arm that stands it begins when it comes.
+            still = state is not None and 0 < state.still_since_ns <= chunk.observation_ns
+            return chunk, sent_ns if still else chunk.observation_ns
         older = self._find(state.chunk_id)
         return None if older is None else (older, state.origin_ns)
 

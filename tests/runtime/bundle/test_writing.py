@@ -48,18 +48,27 @@ def test_an_interruption_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("failure", "seen"),
+    [(OSError(5, "Input/output error"), BundleError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
 def test_a_failed_replacement_keeps_the_old_bundle(
-    bundle: Path, spec: dict[str, Any], files: Any, monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    spec: dict[str, Any],
+    files: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    seen: type[BaseException],
 ) -> None:
     rename = Path.rename
 
     def fail_for_new(self: Path, target: Path) -> Path:
         if self.name == "new":
-            raise OSError(5, "Input/output error")
+            raise failure
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_for_new)
-    with pytest.raises(BundleError, match="cannot be written"):
+    with pytest.raises(seen, match="cannot be written" if seen is BundleError else None):
         write_bundle(bundle, spec | {"name": "other"}, files, replace=True)
     assert load_bundle(bundle).spec.name == "tiny"
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny.vla"]

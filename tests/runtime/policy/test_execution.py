@@ -94,6 +94,17 @@ def test_a_chunk_that_was_just_sent_is_the_one_that_the_next_must_continue():
     assert seen.guidance(1060 * MS + DT, DT).prefix[0] == pytest.approx((2.2, 22.0)), "it was not taken"
 
 
+def test_a_chunk_that_was_just_sent_to_an_arm_that_stands_begins_when_it_comes():
+    """As `executor.path_of` has it; the next picture may be older than that."""
+    seen = view()
+    seen.add(state(still_since_ns=900 * MS), 1240 * MS)
+    seen.sent(chunk(1, 1000 * MS), 1250 * MS)
+    guidance = seen.guidance(1240 * MS, DT)
+    assert guidance.prefix[0] == pytest.approx((0.0, 0.0))
+    assert guidance.prefix[1] == pytest.approx((0.8, 8.0))
+    assert guidance.delay == 5, "no latency has been measured yet, but 250 ms have passed"
+
+
 def test_the_prefix_has_the_new_chunks_rate():
     seen = view()
     seen.sent(chunk(1, 0), 0)
