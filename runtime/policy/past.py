@@ -91,8 +91,12 @@ class Past:
                     continue
                 kept = self._kept[name]
                 kept.append(frame)
-                oldest_ns = frame.stamp_ns - (self._steps - 1) * self._dt_ns - SLACK_NS
-                while kept[0].stamp_ns < oldest_ns:
+                span_ns = (self._steps - 1) * self._dt_ns + SLACK_NS
+                # By its arrival too: a camera whose stamps stand still must not fill the memory.
+                while (
+                    frame.stamp_ns - kept[0].stamp_ns > span_ns
+                    or frame.arrival_ns - kept[0].arrival_ns > span_ns
+                ):
                     kept.popleft()
 
 

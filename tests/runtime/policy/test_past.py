@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,7 +103,20 @@ def test_a_picture_that_was_on_its_way_when_the_task_began_is_not_kept(collected
     assert seen(collected.past.moments(newest)) == [[500, 510]] * 3
 
 
-def test_what_is_too_old_is_forgotten(collected: Collected) -> None:
+@pytest.mark.parametrize("stamped", [True, False])
+def test_what_is_too_old_is_forgotten(
+    collected: Collected, monkeypatch: pytest.MonkeyPatch, stamped: bool
+) -> None:
+    """Also where a camera gives all its pictures the same stamp."""
+    if not stamped:
+        put = ScriptedCamera.put
+
+        def put_unstamped(camera: ScriptedCamera, sequence: int, at_ms: float) -> None:
+            put(camera, sequence, at_ms)
+            assert camera.frame is not None
+            camera.frame = replace(camera.frame, stamp_ns=0)
+
+        monkeypatch.setattr(ScriptedCamera, "put", put_unstamped)
     for k in range(40):
         collected.put(k, 100 * k)
     assert all(len(kept) <= 5 for kept in collected.past._kept.values())
